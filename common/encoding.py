@@ -1,0 +1,161 @@
+"""From wording to token ids, once, for training, scoring and generation alike.
+
+Inference is training minus the answer by construction: `prompt` gives the ids both start from and
+`completion` the ids that training adds. Documents are cut, prompts never are.
+"""
+
+from dataclasses import dataclass
+
+from common.console import InputError
+
+ROOM = 32  # tokens kept free for the joints between template and documents when examples are fitted
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt's wording. `text` has the slots {document} and, as it needs them, {labels} and {examples};
+    what follows {document} is the tail that must survive. `example` has {document} and {answer}.
+    `answer` is what the answer looks like behind a plain prompt, e.g. " {answer}"."""
+
+    text: str
+    answer: str = " {answer}"
+    example: str = ""
+    shots: int = 0
+
+
+class Encoder:
+    """Tokenizer + format of one run: builds prompt and completion ids, and counts cut documents.
+
+    tokenizer: a fast tokenizer (offsets are needed to cut a text at a token's end).
+    format: "plain" (the text as it is) or "chat" (the checkpoint's own chat template, one user turn).
+    max_document_tokens: longer documents are cut there. context: the model's window, in tokens.
+    Raises InputError for a chat format without a template, or a tokenizer without end of sequence.
+    """
+
+    def __init__(self, tokenizer, template, format, max_document_tokens, context, labels=(), examples=()):
+        if format == "chat" and not tokenizer.chat_template:
+            raise InputError("this checkpoint has no chat template: it cannot be prompted in chat format")
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                "this checkpoint's tokenizer has no end-of-sequence token: a model tuned with it could not stop"
+            )
+        self.tokenizer = tokenizer
+        self.template = template
+        self.format = format
+        self.max_document_tokens = max_document_tokens
+        self.labels = list(labels)
+        self.truncated = 0
+        self._tails = {}
+        self.end = self._end_of_turn()
+        self._examples = self._fit(list(examples)[: template.shots], context) if template.shots else ""
+
+    @property
+    def stop(self):
+        """Ids that end an answer: the one that training supervises, and the tokenizer's own."""
+        return sorted({self.end, self.tokenizer.eos_token_id})
+
+    def prompt(self, document, count=True):
+        """Ids of the prompt for one document, ready for the answer. Counts the document if it was cut."""
+        document, was_cut = self.cut(document, self.max_document_tokens)
+        self.truncated += was_cut and count
+        return self._ids(self._frame(self._fill(document)))
+
+    def completion(self, answer):
+        """Ids of the answer as the model has to write it, end of sequence included."""
+        return [*self.answer(answer), self.end]
+
+    def answer(self, answer):
+        """Ids of the answer alone. They depend on the prompt's tail only, so that one answer has one
+        spelling in training, label scoring and every prompt."""
+        if answer not in self._tails:
+            tail = self._frame(self._fill("\0")).rpartition("\0")[2]
+            text = self.template.answer.format(answer=answer) if self.format == "plain" else answer
+            before, whole = self._ids(tail), self._ids(tail + text)
+            # A tokenizer that merges across the joint (none known does at a line end or a space) would
+            # change the prompt: then the answer is spelled on its own.
+            joined = whole[: len(before)] == before
+            self._tails[answer] = whole[len(before) :] if joined else self._ids(text)
+        return self._tails[answer]
+
+    def cut(self, text, tokens):
+        """(the longest start of `text` with at most `tokens` tokens, whether anything was cut)."""
+        coded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        if len(coded["input_ids"]) <= tokens:
+            return text, False
+        return text[: coded["offset_mapping"][tokens - 1][1]], True
+
+    def _fill(self, document):
+        slots = {
+            "{document}": document,
+            "{labels}": "\n".join(self.labels),
+            "{examples}": getattr(self, "_examples", ""),
+        }
+        text = self.template.text
+        for slot, value in slots.items():
+            # one pass a slot, the document last, so that braces inside data are never read as slots
+            if slot != "{document}":
+                text = text.replace(slot, value)
+        return text.replace("{document}", document)
+
+    def _frame(self, text):
+        if self.format == "plain":
+            return text
+        turn = [{"role": "user", "content": text}]
+        return self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+
+    def _ids(self, text):
+        # A chat template writes its own special tokens; a plain prompt takes the tokenizer's beginning
+        # of sequence, but never its end: nothing may follow it.
+        ids = self.tokenizer(text, add_special_tokens=self.format == "plain")["input_ids"]
+        while ids and ids[-1] == self.tokenizer.eos_token_id and self.format == "plain":
+            ids = ids[:-1]
+        return ids
+
+    def _end_of_turn(self):
+        """The token behind an answer: the chat template's end of turn, or the end of sequence."""
+        if self.format == "plain":
+            return self.tokenizer.eos_token_id
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\0"}]
+        after = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("\0")[2]
+        ids = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+        return ids[0] if ids and ids[0] in self.tokenizer.all_special_ids else self.tokenizer.eos_token_id
+
+    def _fit(self, examples, context):
+        """The {examples} text: every example's document shortened to one common budget such that
+        the longest prompt still fits the context."""
+        self._examples = ""
+        fixed = len(self._ids(self._frame(self._fill("")))) + self.max_document_tokens + ROOM
+        spare = context - fixed
+        for budget in (256, 192, 128, 96, 64, 48, 32, 24, 16):
+            text = "".join(
+                self.template.example.replace("{answer}", row["target"]).replace(
+                    "{document}", self.cut(row["text"], budget)[0]
+                )
+                for row in examples
+            )
+            if len(self._ids(text)) <= spare:
+                return text
+        raise InputError(
+            f"{len(examples)} examples do not fit a context of {context} tokens beside documents of "
+            f"{self.max_document_tokens}; lower --max_document_tokens"
+        )
+
+
+def shots(train, labels, count):
+    """`count` training rows to show as examples: one a class in turn where there are classes."""
+    if not labels:
+        return train[:count]
+    first = {}
+    for row in train:
+        first.setdefault(row["target"], row)
+    return [first[label] for label in labels if label in first][:count]
+
+
+def training_rows(encoder, rows):
+    """Token ids and loss mask of every row: `input_ids` = prompt + answer + end, `labels` = the same with
+    -100 on the prompt, so that only the answer is learned. No row is lost: documents were cut."""
+    encoded = []
+    for row in rows:
+        prompt, completion = encoder.prompt(row["text"]), encoder.completion(row["target"])
+        encoded.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
+    return encoded

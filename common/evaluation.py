@@ -1,0 +1,138 @@
+"""The test stage of both tasks: base model and tuned model by the same prompts, decoding and scorer.
+
+The base model is the tuned one with its adapter switched off: the same weights in the same process.
+Finished rows are kept as they come (predictions-*.jsonl), so an interrupted test goes on where it stopped.
+"""
+
+import contextlib
+import json
+
+from common import generation, metrics, scoring
+
+
+def labels(run, model, data):
+    """Classification: all labels scored by log-likelihood, with free generation beside it.
+
+    Returns {"base": metrics | None, "tuned": metrics | None, "inference": block of the record}.
+    """
+
+    def score(stage, encoder, prompts, timing):
+        scored = Predictions(run, f"{stage}-labels", len(prompts), timing)
+        scoring.score_labels(
+            model, encoder, prompts, data.labels, run.settings["inference_batch_size"],
+            lambda rows, scores, seconds: scored.add(rows, [{"scores": row} for row in scores], seconds), scored.done,
+        )  # fmt: skip
+        written = generate(run, model, encoder, prompts, stage, Timing())
+        truth = [row["target"] for row in data.test]
+        best = [data.labels[max(range(len(data.labels)), key=row["scores"].__getitem__)] for row in scored.rows]
+        return metrics.classification(best, truth, data.labels) | metrics.outcomes(
+            [row["text"] for row in written], truth, data.labels
+        )
+
+    return stages(run, model, data, score)
+
+
+def summaries(run, model, data):
+    """Summarization: greedy summaries, ROUGE, mean length in tokens and the share that ended on their own.
+
+    Returns the same as `labels`.
+    """
+
+    def score(stage, encoder, prompts, timing):
+        written = generate(run, model, encoder, prompts, stage, timing)
+        found = metrics.rouge([row["text"] for row in written], [row["target"] for row in data.test])
+        return found | {"stopped": metrics.mean([row["stopped"] for row in written])}
+
+    return stages(run, model, data, score)
+
+
+def stages(run, model, data, score):
+    """Score the base model, the tuned model, or both, as the run asks."""
+    encoder = run.encoder(data)
+    prompts = [encoder.prompt(row["text"]) for row in data.test]
+    run.truncated["test"] = encoder.truncated
+    found, timing = {"base": None, "tuned": None}, Timing()
+    for stage in run.stages:
+        timing = Timing()  # the record's inference block is that of its last stage
+        off = (
+            model.disable_adapter()
+            if stage == "base" and hasattr(model, "disable_adapter")
+            else contextlib.nullcontext()
+        )
+        with off:
+            found[stage] = score(stage, encoder, prompts, timing)
+    return {**found, "inference": timing.block(len(prompts))}
+
+
+def generate(run, model, encoder, prompts, stage, timing):
+    """Answers to all prompts, in their order, resumed where a run before stopped."""
+    answers = Predictions(run, f"{stage}-answers", len(prompts), timing)
+    generation.generate(
+        model, encoder, prompts, run.settings["max_new_tokens"], run.settings["inference_batch_size"],
+        answers.add, answers.done, label=f"{stage} model writes",
+    )  # fmt: skip
+    return answers.rows
+
+
+class Timing:
+    """Seconds of every batch and rows in it, for the record's `inference` block."""
+
+    def __init__(self):
+        self.batches, self.tokens = [], None
+
+    def block(self, n):
+        """latency: how long a row waits for its batch. Tokens per second count written tokens only."""
+        if not self.batches:
+            return dict.fromkeys(
+                ("seconds", "samples_per_second", "tokens_per_second", "latency_p50_s", "latency_p90_s")
+            )
+        waits = sorted(seconds for seconds, rows in self.batches for _ in range(rows))
+        total = sum(seconds for seconds, _ in self.batches)
+        return {
+            "seconds": total,
+            "samples_per_second": n / total,
+            "tokens_per_second": self.tokens / total if self.tokens is not None else None,
+            "latency_p50_s": waits[len(waits) // 2],
+            "latency_p90_s": waits[min(len(waits) - 1, int(len(waits) * 0.9))],
+        }
+
+
+class Predictions:
+    """What a stage found, row by row, in a file that survives a kill.
+
+    rows: one dictionary a test row, in the rows' order, complete once every batch was added.
+    done: numbers of the rows that an earlier, interrupted part of this run finished.
+    """
+
+    def __init__(self, run, name, n, timing):
+        self.rows, self.timing = [None] * n, timing
+        self.path = run.folder / f"predictions-{name}.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not run.args.resume:
+            self.path.unlink(missing_ok=True)
+        whole = self._read() if self.path.exists() else ""
+        self.path.write_text(whole, encoding="utf-8")  # drops a line that a kill cut short
+        self.done = frozenset(i for i, row in enumerate(self.rows) if row is not None)
+
+    def _read(self):
+        whole = ""
+        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break
+            batch = json.loads(line)
+            self._place(batch["rows"], batch["found"], batch["seconds"])
+            whole += line
+        return whole
+
+    def add(self, rows, found, seconds):
+        """Keep one batch: a line of the file is a batch, so a batch is there whole or not at all."""
+        self._place(rows, found, seconds)
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"rows": rows, "seconds": seconds, "found": found}, ensure_ascii=False) + "\n")
+
+    def _place(self, rows, found, seconds):
+        for row, value in zip(rows, found, strict=True):
+            self.rows[row] = value
+        self.timing.batches.append((seconds, len(rows)))
+        if "tokens" in found[0]:
+            self.timing.tokens = (self.timing.tokens or 0) + sum(row["tokens"] for row in found)

@@ -1,0 +1,349 @@
+"""One run of one script: its settings resolved, its machine checked, its places named.
+
+Settings come from, in this order: the flags, the demo, the checkpoint's own (checkpoints.py), the model
+folder's facts (model.py). What was chosen is printed before anything runs and stands in the record.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from common import checkpoints, console, generation, records
+from common.console import InputError, say
+
+PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take, or the model's window if that is smaller
+CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
+
+
+def start(main, args, facts, wording, kind):
+    """Run `main(run)` with everything decided; returns the exit code.
+
+    facts, wording: the folder's model.py and prompts.py. kind: "training", "baseline" or "inference".
+    """
+    return console.exit_code(prepare_and_run, main, args, facts, wording, kind)
+
+
+def prepare_and_run(main, args, facts, wording, kind):
+    run = resolve(args, facts, wording, kind)
+    if args.dry_run:
+        return say(run.plan())
+    if args.resume and run.finished():
+        say(f"finished before, nothing to do\nrecord: {records.display(run.record_path)}")
+        return None
+    check_machine(run)
+    quiet_libraries(run)
+    keep_freed_memory()
+    from common import loading
+
+    run.settings["precision"] = loading.precision(facts.PRECISION)
+    say(run.plan())
+    return main(run)
+
+
+@dataclass
+class Run:
+    """What the stages of a script hand to each other."""
+
+    args: object
+    facts: object
+    wording: object
+    kind: str
+    task: str
+    method: str
+    setting: str
+    checkpoint: checkpoints.Checkpoint
+    settings: dict
+    folder: Path  # adapter, checkpoints, predictions; ignored by git
+    record_path: Path
+    experiment: Path | None = None  # the trained run that an inference script uses
+    started_at: str = field(default_factory=records.now)
+    truncated: dict = field(default_factory=dict)
+    training: dict | None = None
+
+    @property
+    def trains(self):
+        return self.kind == "training"
+
+    @property
+    def stages(self):
+        """Which models the test stage scores."""
+        return {
+            "training": ["tuned"] if vars(self.args).get("no_before") else ["base", "tuned"],
+            "baseline": ["base"],
+            "inference": ["tuned"],
+        }[self.kind]
+
+    @cached_property
+    def tokenizer(self):
+        from common import loading
+
+        return loading.tokenizer(self.checkpoint)
+
+    @property
+    def template(self):
+        if self.kind == "baseline":
+            return self.wording.BASELINE[self.task, self.args.prompt_type]
+        return getattr(self.wording, self.task.upper())
+
+    def encoder(self, data):
+        """Prompts and answers as token ids, for this run's wording, format and document length."""
+        from common import encoding
+
+        return encoding.Encoder(
+            self.tokenizer,
+            self.template,
+            self.settings["format"],
+            self.settings["max_document_tokens"],
+            PROMPT_BUDGET,
+            data.labels,
+            encoding.shots(data.train, data.labels, self.template.shots),
+        )
+
+    def model(self):
+        """The 4-bit base model, with the trained adapter on it where the script uses one."""
+        from common import loading
+
+        model = loading.base(self.checkpoint, self.settings["precision"], self.args.use_flash_attention)
+        if self.experiment:
+            model = loading.with_adapter(model, self.experiment / "adapter")
+        self.keep_settings()
+        return model
+
+    def keep_settings(self):
+        """Write what this folder's files belong to; refuse to resume something else."""
+        path = self.folder / "settings.json"
+        mine = {
+            "checkpoint": self.checkpoint.name,
+            "task": self.task,
+            "method": self.method,
+            "setting": self.setting,
+            "settings": self.settings,
+        }
+        if self.args.resume and path.is_file() and records.read(path) != mine:
+            raise InputError(
+                f"{self.folder} holds a run with other settings; drop --resume or name another --output_dir"
+            )
+        records.write_json(path, mine)
+
+    def finished(self):
+        if not self.record_path.is_file():
+            return False
+        record = records.read(self.record_path)
+        found = {name: value for name, value in record["settings"].items() if name != "precision"}
+        return record["status"] == "done" and found == self.settings
+
+    def plan(self):
+        """What will be done, resolved, before it is done."""
+        rows = [
+            ("plan", f"{self.facts.NAME}, {self.task}: {self.method}" + (f" ({self.setting})" if self.setting else ""))
+        ]
+        rows += [("checkpoint", f"{self.checkpoint.name} ({self.checkpoint.source})")]
+        rows += [(name, str(value)) for name, value in self.settings.items() if value is not None]
+        rows += [("scores", " and ".join(f"the {stage} model" for stage in self.stages))]
+        rows += [("files", records.display(self.folder)), ("record", records.display(self.record_path))]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
+
+
+def resolve(args, facts, wording, kind):
+    """The Run that the flags ask for. Reads no data and loads nothing."""
+    task = args.task_type
+    trained, experiment = {}, None
+    if kind == "inference":
+        experiment = find_experiment(args, facts, task)
+        trained = records.read(experiment / "settings.json")
+        if trained.get("task") != task:
+            raise InputError(f"{experiment} was trained for {trained.get('task')}, this script is for {task}")
+    name = args.pretrained_ckpt or trained.get("checkpoint") or ("smollm2" if args.demo else facts.CHECKPOINT)
+    checkpoint = checkpoints.find(name, revision=facts.REVISION if name == facts.CHECKPOINT else None)
+    settings = {n: v for n, v in trained.get("settings", {}).items() if n != "precision"} or choose(
+        args, facts, checkpoint, task, kind
+    )
+    if kind == "inference":
+        asked = {
+            n: vars(args)[n]
+            for n in ("max_document_tokens", "inference_batch_size", "max_test_samples")
+            if vars(args)[n]
+        }
+        settings = {**settings, **asked, "data": data_name(args)}
+        method, setting = trained["method"], trained["setting"]
+    elif kind == "baseline":
+        method, setting = args.prompt_type, ""
+    else:
+        method, setting = method_name(args), setting_name(args, task)
+    home = Path(facts.__file__).resolve().parent
+    label = "_".join(
+        [
+            *(["inference"] if experiment else []),
+            task,
+            checkpoint.label,
+            method.replace("+", "-"),
+            stamp([kind, settings, checkpoint.name]),
+        ]
+    )
+    if args.output_dir:
+        folder = Path(args.output_dir).expanduser()
+        record_path = folder / "record.json"
+    else:
+        folder = home / "experiments" / label
+        record_path = folder / "record.json" if args.demo else home / "results" / f"{label}.json"
+    return Run(args, facts, wording, kind, task, method, setting, checkpoint, settings, folder, record_path, experiment)
+
+
+def choose(args, facts, checkpoint, task, kind):
+    """Every setting of a run, by the order of precedence in this file's first lines."""
+    from_folder = {
+        "format": facts.FORMAT,
+        "targets": facts.ATTENTION_TARGETS,
+        "lora_alpha": facts.LORA_ALPHA,
+        "learning_rate": facts.LEARNING_RATE,
+        "lr_scheduler": "cosine",
+        "batch_size": facts.BATCH_SIZE,
+        "device_batch_size": facts.DEVICE_BATCH_SIZE,
+        "inference_batch_size": facts.INFERENCE_BATCH_SIZE,
+        "epochs": facts.EPOCHS,
+        "max_document_tokens": facts.MAX_DOCUMENT_TOKENS,
+    }
+    found = from_folder | checkpoint.settings | (checkpoint.demo if args.demo else {})
+    given = {name: value for name, value in vars(args).items() if name in found and value is not None}
+    found = {name: value[task] if isinstance(value, dict) else value for name, value in found.items()} | given
+    shared = ("format", "inference_batch_size", "max_document_tokens")
+    settings = {name: found[name] for name in shared}
+    settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
+    settings["quantization"] = "nf4 + double quantization"
+    settings["data"] = data_name(args)
+    settings["max_test_samples"] = args.max_test_samples
+    if kind != "training":
+        return settings
+    if args.full_tune:
+        found["targets"] = found["targets"] if found["targets"] == "all-linear" else facts.ALL_TARGETS
+    settings |= {name: found[name] for name in from_folder if name not in shared}
+    for name in ("lora_r", "dropout", "neftune", "train_sample_fraction", "max_train_samples", "seed"):
+        settings[name] = vars(args)[name]
+    return settings
+
+
+def data_name(args):
+    """Which data a run is of, as far as the flags tell."""
+    return args.data or ("sample" if args.demo else "standard")
+
+
+def method_name(args):
+    """As in the published tables: qlora, qlora+neftune, qlora+all-modules, qlora+neftune+all-modules."""
+    return "qlora" + ("+neftune" if args.neftune else "") + ("+all-modules" if args.full_tune else "")
+
+
+def setting_name(args, task):
+    """What sets a run apart from the full-data one: the key of a table's row."""
+    parts = []
+    if task == "classification" or args.train_sample_fraction < 1:
+        parts.append(f"train_sample_fraction={args.train_sample_fraction:g}")
+    if args.max_train_samples:
+        parts.append(f"max_train_samples={args.max_train_samples}")
+    return " ".join(parts)
+
+
+def stamp(value):
+    """Ten letters that differ when any setting differs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def find_experiment(args, facts, task):
+    """The trained run to use: --experiment_dir, or the newest of this task in the folder's experiments/."""
+    if args.experiment_dir:
+        folder = Path(args.experiment_dir).expanduser()
+        if not (folder / "settings.json").is_file() or not (folder / "adapter").is_dir():
+            raise InputError(f"{folder} holds no trained run (settings.json and adapter/): train one first")
+        return folder
+    found = []
+    for path in (Path(facts.__file__).resolve().parent / "experiments").glob("*/adapter/adapter_model.safetensors"):
+        folder = path.parent.parent
+        if (folder / "settings.json").is_file() and records.read(folder / "settings.json").get("task") == task:
+            found.append((path.stat().st_mtime, folder))
+    if not found:
+        script = Path(sys.argv[0]).name.replace("_inference", "")
+        raise InputError(f"nothing trained yet for {task}: run {script} first, or name a folder with --experiment_dir")
+    return max(found)[1]
+
+
+def check_machine(run):
+    """Raises InputError if this machine cannot hold the model, or lacks what a flag needs; says what
+    works here instead."""
+    import importlib.util
+
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if run.args.use_flash_attention and not (gpu and importlib.util.find_spec("flash_attn")):
+        raise InputError(
+            "--use_flash_attention needs an NVIDIA GPU and `pip install flash-attn --no-build-isolation`; "
+            + ("the package is missing" if gpu else "there is no GPU here: drop the flag")
+        )
+    if run.checkpoint.source != "hub" or run.checkpoint.name != run.facts.CHECKPOINT:
+        return
+    needed = run.facts.MEMORY_TO_TRAIN if run.trains else run.facts.MEMORY_TO_RUN
+    doing = "train" if run.trains else "run"
+    here = f"{os.cpu_count()} CPU cores and {memory() / 1e9:.0f} GB of memory, no GPU"
+    if gpu:
+        total = torch.cuda.get_device_properties(0).total_memory
+        if total >= needed:
+            return
+        here = f"a GPU with {total / 1e9:.0f} GB"
+    elif run.facts.PARAMETERS < CPU_LIMIT:
+        return
+    raise InputError(
+        f"{run.facts.NAME} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}. "
+        f"This works here: {works_here(run)}"
+    )
+
+
+def works_here(run):
+    """The same command on the embedded model; on the sample if no data is at hand."""
+    words = [word for word in sys.argv if not word.startswith("--pretrained_ckpt")]
+    extra = ["--pretrained_ckpt", "smollm2"]
+    if run.trains and not run.args.max_train_samples:
+        extra += ["--max_train_samples", "400"]
+    if not run.args.max_test_samples:
+        extra += ["--max_test_samples", "64"]
+    if not (run.args.data or os.environ.get("DATA_DIR")):
+        extra = ["--demo"]
+    return shlex.join(["python", *words, *extra])
+
+
+def memory():
+    """Bytes of RAM."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def quiet_libraries(run):
+    """Keep loaders' bars and hints off the screen, and everything off the network if nothing is needed
+    from it. Must come before transformers is imported."""
+    data_at_hand = run.args.data or run.args.demo or os.environ.get("DATA_DIR")
+    if run.checkpoint.source != "hub" and data_at_hand:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import warnings
+
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def keep_freed_memory():
+    """Tell glibc to keep freed blocks instead of handing them back to the kernel: a CPU training step
+    frees and asks for gigabytes, and getting them page by page anew took a third of its time."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # no glibc: macOS, musl
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes

@@ -1,0 +1,74 @@
+"""Writing answers: batched, left-padded, cut by tokens, one budget a task, the same decoding for all.
+
+Rows are sorted by length into fixed batches, so a resumed run has the batches of an uninterrupted one.
+"""
+
+import time
+
+from common import console
+
+# New tokens an answer may take, per task and nowhere else: the longest of the 20 class names and a wordy
+# summary both fit.
+MAX_NEW_TOKENS = {"classification": 20, "summarization": 100}
+
+
+def batches(lengths, size):
+    """Lists of row numbers, longest rows first (out of memory shows at once), at most `size` each."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def pad_left(rows, pad_id, device):
+    """(ids, mask), both of shape (rows, longest), padded on the left so that all rows end together."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def generate(model, encoder, prompts, max_new_tokens, batch_size, on_batch=None, done=(), label="generating"):
+    """Greedy answers to `prompts` (lists of token ids).
+
+    on_batch(rows, answers, seconds) is called after every batch with the row numbers, one dictionary
+    `{"text", "tokens", "stopped"}` each (text without special tokens, stripped; tokens written, the end of
+    sequence included), and the time the batch took. Rows in `done` are skipped with their whole batch.
+    """
+    import torch
+    import transformers
+
+    pad = encoder.tokenizer.pad_token_id
+    config = transformers.GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=encoder.stop,
+        pad_token_id=pad,
+        use_cache=True,
+    )
+    model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
+    bar = console.progress(len(prompts), label, done=len(done))
+    for rows in batches([len(prompt) for prompt in prompts], batch_size):
+        if all(row in done for row in rows):
+            continue
+        ids, mask = pad_left([prompts[row] for row in rows], pad, model.device)
+        began = time.monotonic()
+        with torch.inference_mode():
+            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        seconds = time.monotonic() - began
+        answers = [cut(ids_of_row, encoder) for ids_of_row in out[:, ids.shape[1] :].tolist()]
+        on_batch(rows, answers, seconds)
+        bar.update(len(rows))
+    bar.close()
+
+
+def cut(ids, encoder):
+    """One row's new ids up to the first end of sequence, as text."""
+    end = next((i for i, token in enumerate(ids) if token in encoder.stop), None)
+    written = ids if end is None else ids[:end]
+    text = encoder.tokenizer.decode(written, skip_special_tokens=True).strip()
+    return {"text": text, "tokens": len(written) + (end is not None), "stopped": end is not None}

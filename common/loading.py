@@ -1,0 +1,216 @@
+"""QLoRA loading and reloading: the same 4-bit weights for training, scoring and use.
+
+NF4 with double quantisation (arXiv 2305.14314) through bitsandbytes, on GPU and CPU. Weights are read
+from safetensors only and no code is ever taken from a checkpoint.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+from common import checkpoints
+from common.console import InputError
+
+QUANTIZATION = "nf4 + double quantization"  # what every record says, training and scoring alike
+
+
+def device():
+    """{"": place} for `device_map`: this process' own GPU, or the CPU."""
+    import torch
+
+    return {"": int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"}
+
+
+def precision(wanted="bfloat16"):
+    """The dtype to compute in, as torch names it: `wanted`, or float32 on a CPU without bfloat16
+    instructions, where bfloat16 is emulated and many times slower."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "float16" if wanted == "bfloat16" and not torch.cuda.is_bf16_supported() else wanted
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return wanted if fast and wanted == "bfloat16" else "float32"
+
+
+def tokenizer(checkpoint):
+    """The checkpoint's tokenizer, padding on the left, with a pad token (the end of sequence where it
+    has none: masks are made by position, never by comparing with the pad id)."""
+    import transformers
+
+    found = reading(transformers.AutoTokenizer, checkpoint)
+    if not found.is_fast:
+        raise InputError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json): documents cannot be cut by tokens")
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    found.padding_side = "left"
+    return found
+
+
+def base(checkpoint, dtype, flash_attention=False):
+    """The base model in 4 bits, ready to score, every linear layer but the head quantised (asserted).
+
+    dtype: what it computes in, as torch names it.
+    """
+    import torch
+    import transformers
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # hints about optional kernels
+    keywords = {"attn_implementation": "flash_attention_2"} if flash_attention else {}
+    with plain_linear_layers(checkpoint):
+        model = reading(
+            transformers.AutoModelForCausalLM,
+            checkpoint,
+            dtype=getattr(torch, dtype),
+            device_map=device(),
+            use_safetensors=True,
+            quantization_config=transformers.BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",  # the library's default is fp4
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=getattr(torch, dtype),
+            ),
+            **keywords,
+        )
+    assert_quantised(model)
+    keep_gradients(model)
+    return model.eval()
+
+
+def new_adapter(model, settings):
+    """Wrap `model` in a fresh LoRA adapter as `settings` say (lora_r, lora_alpha, dropout, targets)."""
+    import peft
+
+    missing = missing_targets(model, settings["targets"])
+    if missing:
+        raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
+    return peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=settings["lora_r"],
+            lora_alpha=settings["lora_alpha"],
+            lora_dropout=settings["dropout"],
+            target_modules=settings["targets"],
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def with_adapter(model, folder):
+    """Put the trained adapter saved in `folder` on the 4-bit `model`, for scoring."""
+    import peft
+
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise InputError(f"no trained adapter in {folder} (adapter_model.safetensors)")
+    return peft.PeftModel.from_pretrained(model, folder).eval()
+
+
+def reading(auto, checkpoint, **keywords):
+    """`auto.from_pretrained` with what goes wrong put into one line."""
+    source = checkpoints.prepare(checkpoint)
+    try:
+        return auto.from_pretrained(
+            source, revision=checkpoint.revision if checkpoint.source == "hub" else None, **keywords
+        )
+    except (OSError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        where = (
+            "from the hub (is it in reach? gated models want `hf auth login`)"
+            if checkpoint.source == "hub"
+            else "from disk"
+        )
+        raise InputError(f"cannot load {checkpoint.name} {where}: {reason}") from None
+
+
+@contextlib.contextmanager
+def plain_linear_layers(checkpoint):
+    """While loading, build an architecture's own subclasses of nn.Linear as plain nn.Linear.
+
+    bitsandbytes' replacement takes layers whose type is exactly nn.Linear; an architecture with a
+    subclass of its own would load unquantised without a word. Only subclasses that compute the same are
+    replaced.
+    """
+    import torch
+    import transformers
+
+    config = reading(transformers.AutoConfig, checkpoint)
+    kind = transformers.AutoModelForCausalLM._model_mapping.get(type(config), None)
+    home = sys.modules[kind.__module__] if kind else None
+    own = (
+        {
+            name: value
+            for name, value in vars(home).items()
+            if isinstance(value, type)
+            and issubclass(value, torch.nn.Linear)
+            and value is not torch.nn.Linear
+            and computes_as_linear(value)
+        }
+        if home
+        else {}
+    )
+    for name in own:
+        setattr(home, name, torch.nn.Linear)
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(home, name, value)
+
+
+def computes_as_linear(kind):
+    import torch
+
+    with torch.random.fork_rng():
+        layer, x = kind(5, 3), torch.randn(2, 5)
+    return torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias), atol=1e-6)
+
+
+def assert_quantised(model):
+    """Every linear layer but the output head holds 4-bit NF4 weights, doubly quantised."""
+    import bitsandbytes
+    import torch
+
+    head = model.get_output_embeddings()
+    left = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and not isinstance(module, bitsandbytes.nn.Linear4bit)
+    ]
+    if left:
+        raise RuntimeError(f"{len(left)} linear layers were not quantised, the first of them {left[0]}")
+    states = [module.weight.quant_state for module in linear4bit(model)]
+    if not states or any(state.quant_type != "nf4" or not state.nested for state in states):
+        raise RuntimeError("the model is not in NF4 with double quantisation")
+
+
+def linear4bit(model):
+    import bitsandbytes
+
+    return [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+
+
+def keep_gradients(model):
+    """Stop bitsandbytes from repacking CPU weights when a layer first runs in eval mode: after that a
+    backward pass gives no gradient through the layer. One arithmetic for training and scoring, too."""
+    for module in linear4bit(model):
+        module.support_avx512bf16_for_cpu = False
+
+
+def missing_targets(model, targets):
+    if isinstance(targets, str):
+        return []
+    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    return [target for target in targets if target not in ends]
+
+
+def context(model):
+    """Window of a model in tokens, or 2,048 where its config does not say."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "max_seq_len", "n_positions"):
+        if getattr(config, name, None):
+            return getattr(config, name)
+    return 2048

@@ -1,0 +1,170 @@
+"""One small JSON a run: scores, settings, data, time, memory, cost, versions. Tables are made of these.
+
+The shape is `record.schema.json` beside this file; `python -m common.records FILE…` validates.
+A value that is not known is null, never 0.
+"""
+
+import datetime
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from common.console import InputError, exit_code, say
+
+SCHEMA_VERSION = 1
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate", "rouge-score", "numpy")
+
+
+def now():
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_json(path, value):
+    """Write in one piece or not at all: a kill half-way leaves the old file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(half, path)
+
+
+def finish(run, data, scores):
+    """The last stage of every script that scores: write the record, print the small table and its path.
+
+    scores: {"base": metrics or None, "tuned": metrics or None, "inference": {...}} from evaluation.py.
+    """
+    from common import tables
+
+    final = scores["tuned"] or scores["base"]
+    seconds = sum(part["seconds"] for part in (run.training, scores["inference"]) if part)
+    price = run.args.price_per_hour
+    arguments = {
+        name: value for name, value in vars(run.args).items() if name not in ("output_dir", "resume", "dry_run")
+    }
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "done",
+        "model": run.facts.NAME,
+        "checkpoint": run.checkpoint.name,
+        "revision": run.checkpoint.revision,
+        "task": run.task,
+        "method": run.method,
+        "setting": run.setting,
+        "arguments": arguments,
+        "settings": run.settings,
+        "seed": run.args.seed,
+        "data": {**data.summary(), "truncated": run.truncated},
+        "metrics": final,
+        "metrics_before": scores["base"] if scores["tuned"] else None,
+        "training": run.training,
+        "inference": scores["inference"],
+        "cost": {
+            "usd": round(price * seconds / 3600, 6) if price else None,
+            "price_per_hour": price,
+            "instance": run.args.instance,
+        },
+        "environment": environment(),
+        "started_at": run.started_at,
+        "finished_at": now(),
+    }
+    validate(record)
+    write_json(run.record_path, record)
+    say(tables.small(record))
+    say(f"record: {display(run.record_path)}")
+
+
+def display(path):
+    """A path as short as it can be typed from here."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def read(path):
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a record: {error}") from None
+
+
+def validate(record):
+    """Raises InputError naming the first field that breaks record.schema.json."""
+    import jsonschema
+
+    schema = json.loads((Path(__file__).parent / "record.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    error = next(iter(sorted(validator.iter_errors(record), key=lambda e: list(map(str, e.path)))), None)
+    if error:
+        raise InputError(f"record field {'/'.join(map(str, error.path)) or '(top)'}: {error.message}")
+
+
+def environment():
+    from importlib import metadata
+
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "device": device_name(),
+        "cpu_count": os.cpu_count(),
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_dirty": {None: None, "": False}.get(git("status", "--porcelain", "--untracked-files=no"), True),
+    }
+
+
+@functools.cache
+def device_name():
+    """The GPU's name, or the processor's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "CPU " + next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return f"CPU {platform.machine()}"
+
+
+def git(*words):
+    """What git says, or None where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def peak_memory():
+    """Bytes: the GPU's peak since it was reset, or the highest resident set of this process so far."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        raise InputError("usage: python -m common.records FILE…")
+    for path in sys.argv[1:]:
+        validate(read(path))
+        say(f"{path}: valid")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

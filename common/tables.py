@@ -1,0 +1,303 @@
+"""Tables from records: `python -m common.tables [FOLDER…] [--check]` rewrites what stands between
+`<!-- table:NAME -->` and `<!-- /table -->` in the README of each folder, and in the front README.
+
+NAME is a table of the folder's published.csv (published figures with what is known to be wrong with them,
+measured ones beside them), or one of GENERATED below. No number in a README is typed by hand.
+"""
+
+import csv
+import importlib.util
+import re
+import sys
+
+from common import flags, metrics, records
+from common.console import InputError, columns, duration, exit_code, say
+
+MARKERS = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
+TASKS = {"newsgroup-classification": "classification", "samsum-summarization": "summarization"}
+SHOWN = {"classification": ["accuracy", "macro_f1"], "summarization": ["rouge1", "rouge2", "rougeL"]}
+TITLES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "stopped": "ended on its own",
+    **{f"generated_{name}": f"wrote: {name.replace('_', ' ')}" for name in metrics.OUTCOMES},
+}
+
+
+def figure(metric):
+    """36.90 [35.10, 38.70], or - where there is none."""
+    if not metric or metric["value"] is None:
+        return "-"
+    low, high = metric["ci95"]
+    return f"{metric['value']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def small(record):
+    """Before and after of one record, for the terminal."""
+    before = record["metrics_before"]
+    rows = [["metric (%, 95 % interval)", *(["base"] if before else []), "tuned" if record["training"] else "model"]]
+    for name, metric in record["metrics"].items():
+        rows.append([TITLES.get(name, name), *([figure(before.get(name))] if before else []), figure(metric)])
+    seconds = record["training"]["seconds"] if record["training"] else None
+    tail = [f"{record['data']['n_test']} test rows of {record['data']['source']}, checkpoint {record['checkpoint']}"]
+    if seconds is not None:
+        tail.append(
+            f"trained on {record['data']['n_train']} rows in {duration(seconds)}, "
+            f"{record['training']['tokens_per_second']:.0f} tokens/s, peak {gigabytes(record)}"
+        )
+    generated = metrics.counts(record["metrics"])
+    if generated:
+        tail.append(f"free generation, rows: {generated}")
+    return "\n".join(["", columns(rows), *tail, ""])
+
+
+def gigabytes(record):
+    peak = (record["training"] or {}).get("peak_memory_bytes")
+    return f"{peak / 1e9:.1f} GB" if peak else "-"
+
+
+def markdown(rows):
+    """Rows of strings as a Markdown table, the first row being the head; aligned, so that diffs are readable."""
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]) + "\n"
+
+
+class Folder:
+    """A model folder: its facts, published figures and records."""
+
+    def __init__(self, path):
+        self.path = path
+        self.facts = load_module(path / "model.py")
+        with open(path / "published.csv", encoding="utf-8", newline="") as stream:
+            self.published = list(csv.DictReader(stream))
+        self.records = [records.read(file) for file in sorted((path / "results").glob("*.json"))]
+        for record, file in zip(self.records, sorted((path / "results").glob("*.json")), strict=True):
+            records.validate(record)
+            record["file"] = file.name
+
+
+def load_module(path):
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def folders():
+    return [Folder(file.parent) for file in sorted(records.ROOT.glob("*/model.py"))]
+
+
+def published(folder, name, everyone):
+    """A table of published.csv. Rows: its `row` column. For every metric and method the published figure,
+    then the measured one of the same model, then that of each stand-in checkpoint with a record here."""
+    cells = [line for line in folder.published if line["table"] == name]
+    if not cells:
+        raise InputError(f"{folder.path.name}/published.csv has no table {name}")
+    rows = unique(line["row"] for line in cells)
+    groups = unique((line["column"], line["metric"]) for line in cells)
+    stand_ins = sorted(
+        {r["checkpoint"] for r in folder.records if r["checkpoint"] != folder.facts.CHECKPOINT and matches(r, cells)}
+    )
+    notes = unique(line["note"] for line in cells if line["note"])
+    head = [cells[0]["head"]]
+    for column, metric in groups:
+        title = " ".join(part for part in (column, TITLES.get(metric, metric)) if part)
+        head += [f"{title}, published", "measured", *(f"{name} instead" for name in stand_ins)]
+    body = []
+    for row in rows:
+        out = [row]
+        for column, metric in groups:
+            line = next((c for c in cells if (c["row"], c["column"], c["metric"]) == (row, column, metric)), None)
+            mark = f" <sup>{letter(notes.index(line['note']))}</sup>" if line and line["note"] else ""
+            out.append((line["value"] or "-") + mark if line else "-")
+            out.append(measured(line, everyone, None) if line else "-")
+            out += [measured(line, [folder], name) if line else "-" for name in stand_ins]
+        body.append(out)
+    legend = "".join(f"\n<sup>{letter(i)}</sup> {note}  " for i, note in enumerate(notes))
+    return markdown([head, *body]) + (f"{legend}\n" if legend else "")
+
+
+def letter(i):
+    return "abcdefghijklmnopqrstuvwxyz"[i]
+
+
+def unique(values):
+    return list(dict.fromkeys(values))
+
+
+def matches(record, cells):
+    return any(
+        record["task"] == TASKS[c["study"]]
+        and (record["model"].lower(), record["method"], record["setting"]) == (c["model"], c["method"], c["setting"])
+        for c in cells
+    )
+
+
+def measured(line, places, stand_in):
+    """The figure measured for one published one: of the row's own model, or of a stand-in checkpoint.
+
+    Of several records with the same key the one with most test rows counts, then the newest.
+    """
+    found = [
+        record
+        for folder in places
+        for record in folder.records
+        if matches(record, [line]) and record["checkpoint"] == (stand_in or folder.facts.CHECKPOINT)
+    ]
+    if not found:
+        return "-"
+    best = max(found, key=lambda r: (r["data"]["n_test"], r["finished_at"]))
+    return f"{figure(best['metrics'].get(line['metric']))}, n = {best['data']['n_test']}"
+
+
+def trained_on(record):
+    return f"{record['data']['n_train']} rows, {record['settings']['epochs']:g} epochs" if record["training"] else "-"
+
+
+def scores(folder, task):
+    """Every record of one task: base and tuned, with intervals."""
+    found = [r for r in folder.records if r["task"] == task]
+    head = ["method", "checkpoint", "trained on", "scored on"]
+    for name in SHOWN[task]:
+        head += [f"{TITLES[name]}, base", f"{TITLES[name]}, tuned"]
+    body = []
+    for record in found:
+        row = [record["method"], record["checkpoint"], trained_on(record), f"{record['data']['n_test']} rows"]
+        base, tuned = (record["metrics_before"], record["metrics"]) if record["training"] else (record["metrics"], None)
+        for name in SHOWN[task]:
+            row += [figure((base or {}).get(name)), figure((tuned or {}).get(name))]
+        body.append(row)
+    return markdown([head, *(body or [["-"] * len(head)])])
+
+
+def generated(folder):
+    """What free generation wrote where a class name was wanted, in rows."""
+    head = ["method", "checkpoint", "model", "n", *(name.replace("_", " ") for name in metrics.OUTCOMES)]
+    body = []
+    for record in folder.records:
+        if record["task"] != "classification":
+            continue
+        stages = [("base", record["metrics_before"]), ("tuned", record["metrics"])]
+        for stage, found in stages if record["training"] else [("base", record["metrics"])]:
+            if found:
+                each = [found[f"generated_{name}"] for name in metrics.OUTCOMES]
+                counts = [str(round(metric["value"] * metric["n"] / 100)) for metric in each]
+                body.append([record["method"], record["checkpoint"], stage, str(each[0]["n"]), *counts])
+    return markdown([head, *(body or [["-"] * len(head)])])
+
+
+def cost(folder):
+    """Time, memory and money of every record: the other three pillars."""
+    head = ["task", "method", "checkpoint", "device", "training", "tokens/s", "loss", "peak memory"]
+    head += ["scoring, rows/s", "latency p50 / p90", "cost"]
+    body = []
+    for record in folder.records:
+        train, test = record["training"] or {}, record["inference"]
+        waits = [
+            f"{test[name]:.1f} s" if test[name] is not None else "-" for name in ("latency_p50_s", "latency_p90_s")
+        ]
+        usd = record["cost"]["usd"]
+        body.append(
+            [
+                record["task"],
+                record["method"],
+                record["checkpoint"],
+                f"{record['environment']['device']}, {record['environment']['cpu_count']} cores",
+                duration(train["seconds"]) if train else "-",
+                f"{train['tokens_per_second']:.0f}" if train else "-",
+                f"{train['loss']:.3f}" if train else "-",
+                gigabytes(record),
+                f"{test['samples_per_second']:.2f}" if test["samples_per_second"] else "-",
+                " / ".join(waits),
+                f"{usd:.4f} USD" if usd is not None else "-",
+            ]
+        )
+    return markdown([head, *(body or [["-"] * len(head)])])
+
+
+def front(everyone):
+    """The front README: every fine-tuning record, base against tuned."""
+    rows = [["folder", "task", "checkpoint", "trained on", "scored on", "metric", "base model", "tuned", "training"]]
+    for folder in everyone:
+        for record in folder.records:
+            if record["training"]:
+                name = SHOWN[record["task"]][0]
+                rows.append(
+                    [
+                        f"[{folder.path.name}]({folder.path.name}/README.md)",
+                        f"{record['task']}, {record['method']}",
+                        record["checkpoint"],
+                        trained_on(record),
+                        f"{record['data']['n_test']} rows",
+                        TITLES[name],
+                        figure((record["metrics_before"] or {}).get(name)),
+                        figure(record["metrics"][name]),
+                        duration(record["training"]["seconds"]),
+                    ]
+                )
+    return markdown(rows)
+
+
+GENERATED = {
+    "scores-classification": lambda folder: scores(folder, "classification"),
+    "scores-summarization": lambda folder: scores(folder, "summarization"),
+    "generated": generated,
+    "cost": cost,
+}
+
+
+def rendered(path, make):
+    """The text of the README at `path` with every table made anew by `make(name)`."""
+    text = path.read_text(encoding="utf-8")
+    opened, found = text.count("<!-- table:"), MARKERS.findall(text)
+    if len(found) != opened:
+        raise InputError(f"{path}: a <!-- table:NAME --> without its <!-- /table -->")
+    return MARKERS.sub(lambda match: f"{match[1]}\n{make(match[2])}\n{match[4]}", text)
+
+
+def front_table(name, everyone):
+    if name != "front":
+        raise InputError(f"README.md has no table {name}")
+    return front(everyone)
+
+
+def folder_table(folder, name, everyone):
+    return GENERATED[name](folder) if name in GENERATED else published(folder, name, everyone)
+
+
+def main():
+    parser = flags.Parser(description=__doc__)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a README is stale")
+    args = parser.parse_args()
+    everyone = folders()
+    known = {folder.path.name: folder for folder in everyone}
+    unknown = [name for name in args.folders if name.rstrip("/") not in known]
+    if unknown:
+        raise InputError(f"no model folder {', '.join(unknown)}; there are: {', '.join(known)}")
+    wanted = [known[name.rstrip("/")] for name in args.folders] or everyone
+    pages = [
+        (folder.path / "README.md", lambda name, folder=folder: folder_table(folder, name, everyone))
+        for folder in wanted
+    ]
+    pages.append((records.ROOT / "README.md", lambda name: front_table(name, everyone)))
+    stale = []
+    for path, make in pages:
+        new = rendered(path, make)
+        if new != path.read_text(encoding="utf-8"):
+            stale.append(str(path.relative_to(records.ROOT)))
+            if not args.check:
+                path.write_text(new, encoding="utf-8")
+    if args.check and stale:
+        say(f"stale: {', '.join(stale)}; run python -m common.tables")
+        raise SystemExit(1)
+    say(f"{len(pages)} READMEs, {len(stale)} {'stale' if args.check else 'rewritten'}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

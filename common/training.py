@@ -1,0 +1,192 @@
+"""Fine-tuning an adapter with TRL's SFTTrainer: loss on the answer only, resumable after a kill.
+
+The only file that imports trl. Rows arrive as token ids with their loss mask (encoding.py), so the trainer
+neither cuts nor drops nor reformats anything.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from common import console, encoding, loading, records
+from common.console import InputError, say
+
+COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
+SAVES = 10  # checkpoints a run: a kill costs a tenth of it at most
+
+
+RECOMPUTE_ABOVE = 1e9  # parameters: smaller models' activations fit, recomputing them costs a third more time
+
+
+def tune(run, model, data):
+    """Train a new adapter on `data.train`, save it, and return the 4-bit base with the adapter reloaded
+    from disk, so that what is scored is what was saved.
+
+    Fills `run.training`: seconds, tokens, tokens_per_second, steps, loss (mean over the last epoch),
+    losses, peak_memory_bytes, trainable_parameters.
+    """
+    import datasets
+    import torch
+    import transformers
+
+    settings = run.settings
+    transformers.set_seed(run.args.seed)
+    encoder = run.encoder(data)
+    rows = encoding.training_rows(encoder, data.train)
+    run.truncated["train"] = encoder.truncated
+    if len(rows) != len(data.train):
+        raise RuntimeError(f"{len(data.train)} rows went in, {len(rows)} came out")
+    adapter = run.folder / "adapter"
+    checkpoints = run.folder / "checkpoints"
+    if run.args.resume and (run.folder / "training.json").is_file():
+        say("training: finished before; going on to the test")
+        run.training = json.loads((run.folder / "training.json").read_text())
+        return loading.with_adapter(model, adapter)
+    if not run.args.resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    (run.folder / "training.json").unlink(missing_ok=True)
+
+    tuned = loading.new_adapter(model, settings)
+    last = last_complete(checkpoints)
+    book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {})
+    trainer = build(run, tuned, datasets.Dataset.from_list(rows), checkpoints, book)
+    trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
+            parameter.data = parameter.data.float()
+    say(
+        f"training: {len(rows)} rows, {trainer_steps(trainer)} steps, {trainable / 1e6:.1f} M of "
+        f"{model.num_parameters() / 1e6:.0f} M parameters" + (f", resuming at step {book.start}" if last else "")
+    )
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(
+            f"out of GPU memory with {settings['batch_size']} rows a step; lower --batch_size or --max_document_tokens"
+        ) from None
+    finally:
+        if book.bar:
+            book.bar.close()
+    totals = book.totals()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    last_epoch = max(1, round(len(losses) / max(1.0, settings["epochs"])))
+    run.training = {
+        **totals,
+        "tokens_per_second": totals["tokens"] / totals["seconds"],
+        "steps": trainer.state.global_step,
+        "loss": sum(losses[-last_epoch:]) / last_epoch,
+        "losses": [round(loss, 4) for loss in losses],
+        "peak_memory_bytes": records.peak_memory(),
+        "trainable_parameters": trainable,
+    }
+    tuned.save_pretrained(adapter, safe_serialization=True)
+    run.tokenizer.save_pretrained(adapter)
+    records.write_json(run.folder / "training.json", run.training)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    del trainer
+    return loading.with_adapter(tuned.unload(), adapter)
+
+
+def build(run, model, dataset, checkpoints, book):
+    """The SFTTrainer for rows that are token ids already."""
+    import torch
+    import trl
+
+    settings = run.settings
+    gpu = torch.cuda.is_available()
+    rows_at_once = min(settings["batch_size"], settings["device_batch_size"])
+    accumulation = max(1, settings["batch_size"] // rows_at_once)
+    steps = max(1, -(-len(dataset) // settings["batch_size"])) * settings["epochs"]
+    config = trl.SFTConfig(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings["epochs"],
+        per_device_train_batch_size=rows_at_once,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=settings["learning_rate"],
+        lr_scheduler_type=settings["lr_scheduler"],
+        warmup_steps=max(1, round(0.03 * steps)),
+        max_grad_norm=0.3,
+        weight_decay=0.0,
+        optim="adamw_torch",
+        neftune_noise_alpha=settings["neftune"],
+        seed=run.args.seed,
+        bf16=settings["precision"] == "bfloat16",
+        fp16=gpu and settings["precision"] == "float16",
+        use_cpu=not gpu,
+        gradient_checkpointing=gpu and model.num_parameters() > RECOMPUTE_ABOVE,
+        max_length=None,  # documents were cut; cutting here would take the answer
+        packing=False,
+        shuffle_dataset=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=max(1, round(steps / SAVES)),
+        save_total_limit=2,
+        report_to=[] if run.args.report_to == "none" else [run.args.report_to],
+        disable_tqdm=True,
+        dataloader_pin_memory=gpu,
+    )
+    import transformers
+
+    trainer = trl.SFTTrainer(
+        model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book]
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def trainer_steps(trainer):
+    per_epoch = -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps)
+    return round(per_epoch * trainer.args.num_train_epochs)
+
+
+def bookkeeper(before):
+    """A callback that shows progress, counts seconds and tokens (padding not counted), and marks each
+    checkpoint complete once all of it is written. `before`: what the marker of the checkpoint that this run
+    resumes from had counted."""
+    import transformers
+
+    class Bookkeeper(transformers.TrainerCallback):
+        start = before.get("step", 0)
+        tokens = 0  # since this process began training
+        began = bar = None
+
+        def totals(self):
+            return {
+                "seconds": before.get("seconds", 0.0) + time.monotonic() - self.began,
+                "tokens": before.get("tokens", 0) + self.tokens,
+            }
+
+        def on_train_begin(self, args, state, control, **keywords):
+            self.began = time.monotonic()
+            self.bar = console.progress(state.max_steps, "training", "step", done=self.start)
+
+        def on_log(self, args, state, control, logs=None, **keywords):
+            if "loss" in logs:
+                self.tokens = int(logs["num_tokens"])
+                self.bar.set_postfix_str(f", loss {float(logs['loss']):.3f}", refresh=False)
+
+        def on_step_end(self, args, state, control, **keywords):
+            self.bar.update(1)
+
+        def on_save(self, args, state, control, **keywords):
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            records.write_json(folder / COMPLETE, {"step": state.global_step, **self.totals()})
+
+    return Bookkeeper()
+
+
+def last_complete(folder):
+    """The newest checkpoint below `folder` that was written to its end, or None. Incomplete ones, which a
+    kill in mid-write leaves behind, are removed."""
+    found = []
+    for path in Path(folder).glob("checkpoint-*"):
+        if (path / COMPLETE).is_file():
+            found.append((int(path.name.rpartition("-")[2]), path))
+        else:
+            shutil.rmtree(path)
+    return max(found)[1] if found else None
