@@ -266,3 +266,8 @@ def newsgroups(run):
 def samsum(run):
     """SAMSum: messenger dialogues with one-sentence summaries."""
     return load(SAMSUM, run.args, labelled=False, training=run.trains)
+
+
+def of_task(run):
+    """The data set of the task that --task_type names."""
+    return {"classification": newsgroups, "summarization": samsum}[run.task](run)

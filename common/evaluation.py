@@ -6,8 +6,10 @@ Finished rows are kept as they come (predictions-*.jsonl), so an interrupted tes
 
 import contextlib
 import json
+import math
 
-from common import generation, metrics, scoring
+from common import generation, metrics, records, scoring
+from common.console import warn
 
 
 def labels(run, model, data):
@@ -46,9 +48,31 @@ def summaries(run, model, data):
     return stages(run, model, data, score)
 
 
+def of_task(run, model, data):
+    """The test stage that --task_type names."""
+    return {"classification": labels, "summarization": summaries}[run.task](run, model, data)
+
+
+def answer(run):
+    """What the trained adapter answers to --text: a summary, or the likeliest classes."""
+    names = records.read(run.experiment / "labels.json")
+    encoder = run.encoder(names)
+    prompts, model, found = [encoder.prompt(run.text)], run.model(), []
+    if encoder.truncated:
+        warn(f"the text is longer than {run.settings['max_document_tokens']} tokens and was cut")
+    keep = lambda rows, answers, seconds: found.extend(answers)  # noqa: E731
+    if not names:
+        generation.generate(model, encoder, prompts, run.settings["max_new_tokens"], 1, keep)
+        return found[0]["text"]
+    scoring.score_labels(model, encoder, prompts, names, 1, keep)
+    total = sum(math.exp(score) for score in found[0])
+    ranked = sorted(zip(found[0], names, strict=True), reverse=True)[:3]
+    return "\n".join(f"{name}  {math.exp(score) / total:.1%} of the labels' probability" for score, name in ranked)
+
+
 def stages(run, model, data, score):
     """Score the base model, the tuned model, or both, as the run asks."""
-    encoder = run.encoder(data)
+    encoder = run.encoder(data.labels, data.train)
     prompts = [encoder.prompt(row["text"]) for row in data.test]
     run.truncated["test"] = encoder.truncated
     found, timing = {"base": None, "tuned": None}, Timing()

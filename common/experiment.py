@@ -43,6 +43,10 @@ def prepare_and_run(main, args, facts, wording, kind):
 
     run.settings["precision"] = loading.precision(facts.PRECISION)
     say(run.plan())
+    if run.text:
+        from common import evaluation
+
+        return say(evaluation.answer(run))
     return main(run)
 
 
@@ -71,6 +75,11 @@ class Run:
         return self.kind == "training"
 
     @property
+    def text(self):
+        """The one text that an inference script is asked to answer, or None."""
+        return vars(self.args).get("text")
+
+    @property
     def stages(self):
         """Which models the test stage scores."""
         return {
@@ -91,8 +100,10 @@ class Run:
             return self.wording.BASELINE[self.task, self.args.prompt_type]
         return getattr(self.wording, self.task.upper())
 
-    def encoder(self, data):
-        """Prompts and answers as token ids, for this run's wording, format and document length."""
+    def encoder(self, labels, train=()):
+        """Prompts and answers as token ids, for this run's wording, format and document length.
+
+        labels: class names, empty for free text; train: rows that few-shot examples are taken from."""
         from common import encoding
 
         return encoding.Encoder(
@@ -101,8 +112,8 @@ class Run:
             self.settings["format"],
             self.settings["max_document_tokens"],
             PROMPT_BUDGET,
-            data.labels,
-            encoding.shots(data.train, data.labels, self.template.shots),
+            labels,
+            encoding.shots(train, labels, self.template.shots),
         )
 
     def model(self):
@@ -112,7 +123,8 @@ class Run:
         model = loading.base(self.checkpoint, self.settings["precision"], self.args.use_flash_attention)
         if self.experiment:
             model = loading.with_adapter(model, self.experiment / "adapter")
-        self.keep_settings()
+        if not self.text:
+            self.keep_settings()
         return model
 
     def keep_settings(self):
@@ -146,7 +158,8 @@ class Run:
         rows += [("checkpoint", f"{self.checkpoint.name} ({self.checkpoint.source})")]
         rows += [(name, str(value)) for name, value in self.settings.items() if value is not None]
         rows += [("scores", " and ".join(f"the {stage} model" for stage in self.stages))]
-        rows += [("files", records.display(self.folder)), ("record", records.display(self.record_path))]
+        state = " (finished)" if self.finished() else ""
+        rows += [("files", records.display(self.folder)), ("record", records.display(self.record_path) + state)]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
 

@@ -20,7 +20,7 @@ def device():
     """{"": place} for `device_map`: this process' own GPU, or the CPU."""
     import torch
 
-    return {"": int(os.environ.get("LOCAL_RANK", 0)) if torch.cuda.is_available() else "cpu"}
+    return {"": int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"}
 
 
 def precision(wanted="bfloat16"):

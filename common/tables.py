@@ -93,33 +93,47 @@ def folders():
 
 
 def published(folder, name, everyone):
-    """A table of published.csv. Rows: its `row` column. For every metric and method the published figure,
-    then the measured one of the same model, then that of each stand-in checkpoint with a record here."""
+    """A table of published.csv: its `row` and `column` values span the published figures. Beside them stand,
+    for the same model, method and setting, the figures measured with the model itself and with each
+    stand-in checkpoint that has a record in this folder."""
     cells = [line for line in folder.published if line["table"] == name]
     if not cells:
         raise InputError(f"{folder.path.name}/published.csv has no table {name}")
-    rows = unique(line["row"] for line in cells)
-    groups = unique((line["column"], line["metric"]) for line in cells)
+    rows, titles = unique(line["row"] for line in cells), unique(line["column"] for line in cells)
+    cell = {(line["row"], line["column"]): line for line in cells}
+    # Two published columns can be about one experiment (told in two places): it is measured once.
+    experiments = {}
+    for title in titles:
+        lines = [cell.get((row, title)) for row in rows]
+        experiments.setdefault(tuple(identity(line) for line in lines), (title, lines))
     stand_ins = sorted(
         {r["checkpoint"] for r in folder.records if r["checkpoint"] != folder.facts.CHECKPOINT and matches(r, cells)}
     )
     notes = unique(line["note"] for line in cells if line["note"])
-    head = [cells[0]["head"]]
-    for column, metric in groups:
-        title = " ".join(part for part in (column, TITLES.get(metric, metric)) if part)
-        head += [f"{title}, published", "measured", *(f"{name} instead" for name in stand_ins)]
-    body = []
-    for row in rows:
-        out = [row]
-        for column, metric in groups:
-            line = next((c for c in cells if (c["row"], c["column"], c["metric"]) == (row, column, metric)), None)
-            mark = f" <sup>{letter(notes.index(line['note']))}</sup>" if line and line["note"] else ""
-            out.append((line["value"] or "-") + mark if line else "-")
-            out.append(measured(line, everyone, None) if line else "-")
-            out += [measured(line, [folder], name) if line else "-" for name in stand_ins]
-        body.append(out)
+    head = [cells[0]["head"], *(f"published: {title}" for title in titles)]
+    body = [[row, *(quoted(cell.get((row, title)), notes) for title in titles)] for row in rows]
+    for title, lines in experiments.values():
+        metric = TITLES[next(line["metric"] for line in lines if line)]
+        several = len({identity(next(filter(None, lines)))[1:3] for _, lines in experiments.values()}) > 1
+        head += [f"measured: {title if several else metric}", *(f"{each} instead: {metric}" for each in stand_ins)]
+        for row, line in zip(body, lines, strict=True):
+            row.append(measured(line, everyone, None))
+            row += [measured(line, [folder], each) for each in stand_ins]
     legend = "".join(f"\n<sup>{letter(i)}</sup> {note}  " for i, note in enumerate(notes))
-    return markdown([head, *body]) + (f"{legend}\n" if legend else "")
+    dagger = "\n† not to be relied on, for the reason given.  " if any(line["suspect"] for line in cells) else ""
+    return markdown([head, *body]) + f"{dagger}{legend}\n"
+
+
+def identity(line):
+    return (line["model"], line["method"], line["setting"], line["metric"]) if line else None
+
+
+def quoted(line, notes):
+    """A published figure with its mark, - where there is none."""
+    if not line:
+        return "-"
+    mark = f" <sup>{letter(notes.index(line['note']))}</sup>" if line["note"] else ""
+    return (line["value"] or "-") + (" †" if line["suspect"] else "") + mark
 
 
 def letter(i):
@@ -141,8 +155,10 @@ def matches(record, cells):
 def measured(line, places, stand_in):
     """The figure measured for one published one: of the row's own model, or of a stand-in checkpoint.
 
-    Of several records with the same key the one with most test rows counts, then the newest.
+    - where there is none. Of several records with the same key the one with most test rows counts, then the newest.
     """
+    if not line:
+        return "-"
     found = [
         record
         for folder in places

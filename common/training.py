@@ -32,7 +32,7 @@ def tune(run, model, data):
 
     settings = run.settings
     transformers.set_seed(run.args.seed)
-    encoder = run.encoder(data)
+    encoder = run.encoder(data.labels)
     rows = encoding.training_rows(encoder, data.train)
     run.truncated["train"] = encoder.truncated
     if len(rows) != len(data.train):
@@ -84,6 +84,7 @@ def tune(run, model, data):
     }
     tuned.save_pretrained(adapter, safe_serialization=True)
     run.tokenizer.save_pretrained(adapter)
+    records.write_json(run.folder / "labels.json", data.labels)
     records.write_json(run.folder / "training.json", run.training)
     shutil.rmtree(checkpoints, ignore_errors=True)
     del trainer

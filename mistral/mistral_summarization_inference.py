@@ -1,0 +1,32 @@
+"""Use a Mistral-7B adapter that mistral_summarization.py trained: score the test dialogues, or summarize one.
+
+    python mistral/mistral_summarization_inference.py --experiment_dir mistral/experiments/<run>
+    python mistral/mistral_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
+
+Without --experiment_dir the newest trained run of this folder is used.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import flags
+
+
+def arguments():
+    return flags.summarization(flags.inference(__doc__)).parse_args()
+
+
+def main(run):
+    from common import data, evaluation, records
+
+    dialogues = data.samsum(run)
+    scores = evaluation.summaries(run, run.model(), dialogues)
+    records.finish(run, dialogues, scores)
+
+
+if __name__ == "__main__":
+    from common import experiment
+
+    sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))

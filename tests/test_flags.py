@@ -1,0 +1,144 @@
+"""The command line as users meet it: help at once, refusals in one line, dry runs that write nothing."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MISTRAL = ROOT / "mistral"
+SCRIPTS = sorted(MISTRAL.glob("mistral_*.py"))
+SUMMARIZATION, CLASSIFICATION = MISTRAL / "mistral_summarization.py", MISTRAL / "mistral_classification.py"
+
+
+def call(script, *words, cwd, **variables):
+    """The finished process of a script, run in `cwd` without DATA_DIR and without network."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATA_DIR"}
+    environment |= {"FINETUNING_HUB_CACHE": str(cwd / "cache"), "HF_HUB_OFFLINE": "1", **variables}
+    command = [sys.executable, str(script), *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+
+def assert_refused(done, *mentions):
+    """Exit code 2 and one line `error: …` on stderr that mentions what matters."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    for mention in mentions:
+        assert mention in done.stderr
+
+
+def value_in_plan(done, name):
+    assert done.returncode == 0, done.stderr
+    return next(line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.split()[0] == name)
+
+
+def test_the_folder_has_five_scripts():
+    assert len(SCRIPTS) == 5
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_help_answers_within_a_second(script, tmp_path):
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=9) > 1:
+        began = time.monotonic()
+        done = call(script, "--help", cwd=tmp_path)
+        seconds.append(time.monotonic() - began)
+        assert done.returncode == 0
+        assert "--pretrained_ckpt" in done.stdout
+    assert min(seconds) <= 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_an_unknown_flag_is_refused_and_the_nearest_one_is_named(script, tmp_path):
+    assert_refused(call(script, "--max_test_sample", "3", cwd=tmp_path), "--max_test_sample ", "--max_test_samples?")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--lora", "8"], ["--lora=8"], ["--epoch", "2"], ["--dry"]])
+def test_abbreviated_flags_are_refused(words, tmp_path):
+    assert_refused(call(SUMMARIZATION, *words, "--dry_run", cwd=tmp_path), words[0].split("=")[0])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *[("--train_sample_fraction", value) for value in ("0", "1.5", "nan", "-1", "all")],
+        *[("--lora_r", value) for value in ("0", "-4", "2.5")],
+        *[("--dropout", value) for value in ("1", "-0.1", "nan")],
+        *[("--epochs", value) for value in ("0", "inf", "nan")],
+        ("--seed", "-1"),  # numpy takes no such seed
+        ("--seed", str(2**32)),
+        ("--max_train_samples", "0"),
+        ("--price_per_hour", "-1"),
+    ],
+)
+def test_impossible_values_are_refused(flag, value, tmp_path):
+    assert_refused(call(CLASSIFICATION, "--dry_run", f"{flag}={value}", cwd=tmp_path), flag)
+
+
+@pytest.mark.parametrize("value", ["1.0", "1", "0.025"])
+def test_fractions_up_to_one_are_accepted(value, tmp_path):
+    done = call(CLASSIFICATION, "--dry_run", "--train_sample_fraction", value, cwd=tmp_path)
+    assert float(value_in_plan(done, "train_sample_fraction")) == float(value)
+
+
+@pytest.mark.parametrize("words", [[], ["--demo"], ["--pretrained_ckpt", "smollm2", "--output_dir", "out"]])
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if "n_inference" not in s.stem], ids=lambda script: script.stem)
+def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
+    done = call(script, *words, "--dry_run", cwd=tmp_path)
+    expected = "smollm2 (embedded)" if words else "mistralai/Mistral-7B-v0.1 (hub)"
+    assert value_in_plan(done, "checkpoint") == expected
+    assert value_in_plan(done, "record").endswith(".json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_flag_that_repeats_the_default_names_the_same_run(tmp_path):
+    default = call(SUMMARIZATION, "--demo", "--dry_run", cwd=tmp_path)
+    epochs = value_in_plan(default, "epochs")
+    given = call(SUMMARIZATION, "--demo", "--dry_run", "--epochs", epochs, cwd=tmp_path)
+    assert value_in_plan(given, "record") == value_in_plan(default, "record")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["--lora_r", "64"], {}),
+        (["--lora_r", "64"], {"DATA_DIR": "/data"}),
+        (["--pretrained_ckpt", "mistralai/Mistral-7B-v0.1"], {}),
+    ],
+)
+def test_without_a_gpu_the_7b_model_is_refused_with_a_command_that_works(words, variables, tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = call(SUMMARIZATION, *words, cwd=tmp_path, **variables)
+    assert_refused(done, "Mistral-7B")
+    suggested = shlex.split(done.stderr.split("This works here: ")[1])
+    assert suggested[0] == "python"
+    again = call(*suggested[1:], "--dry_run", cwd=tmp_path, **variables)
+    assert value_in_plan(again, "checkpoint") == "smollm2 (embedded)"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "mention"),
+    [
+        (None, "posts.csv"),
+        ("", "posts.csv"),
+        ("words,topic\na,b\nc,d\n", "words, topic"),
+        ("text,label\n" + "".join(f"post {i},only one\n" for i in range(20)), "only one"),
+    ],
+    ids=["missing file", "empty file", "other columns", "one class"],
+)
+def test_bad_data_is_one_line_and_nothing_is_written(content, mention, tmp_path):
+    if content is not None:
+        (tmp_path / "posts.csv").write_text(content)
+    before = list(tmp_path.iterdir())
+    done = call(CLASSIFICATION, "--demo", "--data", "posts.csv", "--output_dir", "out", cwd=tmp_path)
+    assert_refused(done, mention)
+    assert list(tmp_path.iterdir()) == before

@@ -1,0 +1,179 @@
+"""The mistral scripts as a user starts them: on a tiny random model of the true class, with the sample, offline."""
+
+import itertools
+import json
+import os
+import socket
+
+import pytest
+from conftest import ROOT, record_of
+
+from common import records
+
+
+@pytest.fixture(scope="module")
+def no_network(tmp_path_factory):
+    """An environment in which every attempt to reach another machine is written down and fails."""
+    folder = tmp_path_factory.mktemp("site")
+    log = folder / "attempts"
+    (folder / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(self, address):\n"
+        "    if self.family != socket.AF_UNIX:\n"
+        f"        open({str(log)!r}, 'a').write(f'{{address}}\\n')\n"
+        "    raise OSError('no network in this test')\n"
+        "socket.socket.connect = refuse\n"
+        "def lookup(*a, **k):\n"
+        f"    open({str(log)!r}, 'a').write(f'{{a}}\\n')\n"
+        "    raise OSError('no network in this test')\n"
+        "socket.getaddrinfo = lookup\n"
+    )
+    # unset, so that the script itself has to know that nothing is needed from the hub
+    env = {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": ""}
+    return env, log
+
+
+@pytest.fixture(scope="module", params=["classification", "summarization"])
+def trained(request, tiny_folder, tmp_path_factory, no_network):
+    """One tiny training run of a task: (task, its folder, its record)."""
+    import subprocess
+    import sys
+
+    task, folder = request.param, tmp_path_factory.mktemp(request.param)
+    env, log = no_network
+    command = [
+        sys.executable,
+        str(ROOT / f"mistral/mistral_{task}.py"),
+        "--pretrained_ckpt",
+        str(tiny_folder),
+        "--demo",
+    ]
+    done = subprocess.run(
+        [*command, "--epochs", "1", "--lora_r", "8", "--output_dir", str(folder), "--price_per_hour", "1.212"],
+        cwd=ROOT / "mistral",
+        env={**{k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert not log.exists(), log.read_text()
+    return task, folder, record_of(done)
+
+
+def test_the_network_guard_guards(no_network, script):
+    env, log = no_network
+    code = ROOT / "tests" / "tiny.py"
+    assert code.exists()
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "no network in this test" in done.stderr
+    log.unlink()
+    assert socket.getaddrinfo("localhost", 80)
+
+
+def test_training_writes_a_valid_record(trained):
+    task, folder, record = trained
+    records.validate(record)
+    assert record["status"] == "done"
+    assert (record["model"], record["task"], record["method"]) == ("Mistral-7B", task, "qlora")
+    assert record["settings"]["quantization"].startswith("nf4")
+    assert record["settings"]["lora_r"] == 8
+    assert record["data"]["source"].startswith("sample")
+    assert record["metrics"].keys() == record["metrics_before"].keys()
+    seconds = record["training"]["seconds"] + record["inference"]["seconds"]
+    assert record["cost"]["usd"] == pytest.approx(1.212 * seconds / 3600, abs=1e-5)
+    assert record["training"]["tokens"] > 1000
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_trained_adapter_scores_the_same_in_a_fresh_process(trained, script, tmp_path):
+    task, folder, record = trained
+    done = script(
+        f"mistral/mistral_{task}_inference.py",
+        *["--experiment_dir", str(folder), "--demo", "--output_dir", str(tmp_path)],
+        cwd=tmp_path,
+        tiny=False,
+    )
+    again = record_of(done)
+    assert again["metrics"] == record["metrics"]
+    assert again["data"]["sha256"] == record["data"]["sha256"] or task  # rows of the test split are the same
+    assert again["training"] is None
+    assert again["settings"]["quantization"] == record["settings"]["quantization"]
+
+
+def test_trained_adapter_answers_one_text(trained, script, tmp_path):
+    task, folder, _ = trained
+    words = ["--experiment_dir", str(folder), "--text", "Ann: the goalie was great! Bob: yes {document}"]
+    done = script(f"mistral/mistral_{task}_inference.py", *words, "--output_dir", str(tmp_path / "none"), tiny=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "record:" not in done.stdout.splitlines()[-1]
+    if task == "classification":
+        assert [line.split()[0].count(".") >= 1 for line in done.stdout.strip().splitlines()[-3:]] == [True] * 3
+    assert not (tmp_path / "none").exists()
+
+
+def test_adapter_of_another_task_is_refused(trained, script):
+    task, folder, _ = trained
+    other = {"classification": "summarization", "summarization": "classification"}[task]
+    done = script(f"mistral/mistral_{other}_inference.py", "--experiment_dir", str(folder), tiny=False)
+    assert done.returncode == 2
+    assert f"trained for {task}" in done.stderr
+
+
+def test_finished_run_resumed_does_nothing_but_say_so(trained, script):
+    task, folder, record = trained
+    before = (folder / "record.json").stat().st_mtime_ns
+    words = ["--epochs", "1", "--lora_r", "8", "--output_dir", str(folder), "--price_per_hour", "1.212", "--resume"]
+    done = script(f"mistral/mistral_{task}.py", *words)
+    assert record_of(done) == record
+    assert "nothing to do" in done.stdout
+    assert (folder / "record.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("prompt", ["zero-shot", "one-shot", "few-shot"])
+@pytest.mark.parametrize("task", ["classification", "summarization"])
+def test_baseline_scores_every_prompt_type(script, tmp_path, task, prompt):
+    words = ["--task_type", task, "--prompt_type", prompt, "--max_test_samples", "4", "--output_dir", str(tmp_path)]
+    record = record_of(script("mistral/mistral_baseline_inference.py", *words, "--max_document_tokens", "64"))
+    assert record["method"] == prompt
+    assert record["training"] is record["metrics_before"] is None
+    assert record["metrics"]["accuracy" if task == "classification" else "rouge1"]["n"] == 4
+
+
+def test_interrupted_scoring_resumed_equals_the_uninterrupted_one(script, tmp_path):
+    words = ["--task_type", "summarization", "--inference_batch_size", "3", "--output_dir", str(tmp_path)]
+    whole = record_of(script("mistral/mistral_baseline_inference.py", *words))
+    predictions = tmp_path / "predictions-base-answers.jsonl"
+    lines = predictions.read_text().splitlines(keepends=True)
+    assert len(lines) == 6
+    predictions.write_text("".join(lines[:2]) + lines[2][:40])  # a kill in the middle of the third batch
+    (tmp_path / "record.json").unlink()
+    resumed = record_of(script("mistral/mistral_baseline_inference.py", *words, "--resume"))
+    assert resumed["metrics"] == whole["metrics"]
+    rows = [json.loads(line)["rows"] for line in predictions.read_text().splitlines()]
+    assert sorted(itertools.chain(*rows)) == list(range(16))
+
+
+def test_flash_attention_without_a_gpu_is_one_line(script):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = script("mistral/mistral_summarization.py", "--use_flash_attention")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --use_flash_attention needs an NVIDIA GPU")
+
+
+def test_an_adapter_that_is_not_there_is_one_line(script, tmp_path):
+    done = script("mistral/mistral_summarization_inference.py", "--experiment_dir", str(tmp_path), tiny=False)
+    assert done.returncode == 2
+    assert "train one first" in done.stderr
