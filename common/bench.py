@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 
-from common import checkpoints, console, data, encoding, experiment, generation, loading, scoring
+from common import checkpoints, console, data, encoding, generation, loading, scoring
 from common.console import say
 
 RUNS = 3
@@ -42,7 +42,6 @@ def full_sequences(model, encoder, prompts, labels):
 
 
 def main():
-    experiment.keep_freed_memory()
     checkpoint = checkpoints.find("smollm2")
     model, tokenizer = loading.base(checkpoint, loading.precision()), loading.tokenizer(checkpoint)
 

@@ -63,7 +63,7 @@ class Checkpoint:
 
     @property
     def label(self):
-        """Short, for file names: `mistralai/Mistral-7B-v0.1` -> `Mistral-7B-v0.1`."""
+        """Short, for file names: `owner/name` -> `name`."""
         return Path(self.name).stem if self.source == "gguf" else Path(self.name).name
 
 

@@ -45,6 +45,7 @@ ALPACA = {
     "hub": ("tatsu-lab/alpaca", "dce01c9b08f87459cf36a430d809084718273017"),
     "text": "instruction",
     "target": "output",
+    "input": "input",
 }
 
 
@@ -79,7 +80,7 @@ def load(dataset, args, labelled, training=True):
     `training=False` keeps the training rows (examples of few-shot prompts come from them) but ignores
     --train_sample_fraction. Raises InputError for missing columns, empty or one-class data.
     """
-    raw, source = read(dataset, args)
+    raw, source = read(dataset, args, labelled)
     dropped = {"empty": 0, "class None": 0, "also in test": 0}
     test = clean(raw["test"], labelled, dropped)
     train = clean(raw["train"], labelled, dropped, taken={key(row) for row in test})
@@ -101,14 +102,16 @@ def load(dataset, args, labelled, training=True):
     return data
 
 
-def read(dataset, args):
+def read(dataset, args, labelled):
     """({"train": rows, "test": rows}, where they came from), with the columns renamed to text and target."""
     columns = {
         "text": args.text_column or dataset["text"],
         "target": vars(args).get("label_column") or vars(args).get("summary_column") or dataset["target"],
     }
+    if "input" in dataset:
+        columns["input"] = dataset["input"]
     if args.data:
-        return own(Path(args.data).expanduser(), columns)
+        return own(Path(args.data).expanduser(), columns, labelled)
     if args.demo:
         return split_by_column(SAMPLE / dataset["sample"], columns), f"sample ({dataset['sample']})"
     if os.environ.get("DATA_DIR"):
@@ -118,14 +121,13 @@ def read(dataset, args):
     return from_hub(dataset, columns)
 
 
-def own(path, columns):
-    """--data: a folder with train.* and test.*, or one file that is split 80/20 by SPLIT_SEED."""
+def own(path, columns, labelled):
+    """--data: a folder with train.* and test.*, or one file that is split 80/20, by class where there are classes."""
     if path.is_dir():
         return splits(path, columns), f"{path} ({describe(path)})"
     if not path.is_file():
         raise InputError(f"no file or folder {path} (--data)")
-    rows = table(path, columns)
-    random.Random(SPLIT_SEED).shuffle(rows)
+    rows = spread(table(path, columns), labelled)
     cut = max(1, round(len(rows) * 0.8))
     return {"train": rows[:cut], "test": rows[cut:]}, f"{path.name} (80/20 split, seed {SPLIT_SEED})"
 
@@ -153,12 +155,13 @@ def splits(folder, columns):
 
 
 def split_by_column(path, columns):
-    rows = table(path, columns, keep="split")
+    rows = table(path, {**columns, "split": "split"})
     return {split: [row for row in rows if row["split"] == split] for split in ("train", "test")}
 
 
-def table(path, columns, keep=None):
-    """Rows of one csv, jsonl, json or parquet file as dictionaries. Missing texts become ''."""
+def table(path, columns):
+    """Rows of one csv, jsonl, json or parquet file as dictionaries. columns: name in the row -> column of
+    the file. Missing texts become ''."""
     import pandas
 
     try:
@@ -179,10 +182,9 @@ def table(path, columns, keep=None):
             f"{path.name} has no column {' or '.join(missing)}; its columns are {', '.join(map(str, frame.columns))}; "
             "name yours with --text_column and --label_column or --summary_column"
         )
-    others = [name for name in (keep, "input") if name in frame.columns and name not in columns.values()]
-    frame = frame[[columns["text"], columns["target"], *others]].astype(object)
+    frame = frame[list(columns.values())].astype(object)
     frame = frame.where(frame.notna(), "")
-    frame.columns = ["text", "target", *others]
+    frame.columns = list(columns)
     return [{name: str(value) for name, value in row.items()} for row in frame.to_dict("records")]
 
 
@@ -207,7 +209,7 @@ def from_hub(dataset, columns):
             part = part.cast_column("label", datasets.Value("int64"))
             part = part.add_column("name", [names[i] for i in part["label"]]).remove_columns("label")
             part = part.rename_column("name", "label")
-        rows[split] = [{"text": row[columns["text"]] or "", "target": row[columns["target"]] or ""} for row in part]
+        rows[split] = [{name: row[column] or "" for name, column in columns.items()} for row in part]
     return rows, f"hub {name}@{revision or 'main'}"
 
 
@@ -234,18 +236,22 @@ def clean(rows, labelled, dropped, taken=frozenset()):
 def spread(rows, labelled):
     """Shuffle so that every prefix is a stratified sample: subsets are nested by construction.
 
-    Within each class rows are shuffled and put at the quantiles (i + 0.5) / n; merging by quantile gives
-    each prefix every class in its share, to within one row a class.
+    Each class is shuffled; row after row the next one comes from the class that is furthest behind its
+    share (the quota method of Balinski and Young), so every prefix has every class to within one row.
     """
     generator = random.Random(SPLIT_SEED)
     classes = {}
     for row in rows:
         classes.setdefault(row["target"] if labelled else None, []).append(row)
-    placed = []
     for members in classes.values():
         generator.shuffle(members)
-        placed += [((i + 0.5) / len(members), generator.random(), row) for i, row in enumerate(members)]
-    return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])]
+    taken, ordered = dict.fromkeys(classes, 0), []
+    for size in range(1, len(rows) + 1):
+        behind = [name for name in classes if taken[name] * len(rows) < len(classes[name]) * size]
+        name = max(behind, key=lambda name: (len(classes[name]) / (taken[name] + 1), generator.random()))
+        ordered.append(classes[name][taken[name]])
+        taken[name] += 1
+    return ordered
 
 
 def fingerprint(rows):

@@ -13,11 +13,13 @@ ROOM = 32  # tokens kept free for the joints between template and documents when
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt's wording. `text` has the slots {document} and, as it needs them, {labels} and {examples};
-    what follows {document} is the tail that must survive. `example` has {document} and {answer}.
-    `answer` is what the answer looks like behind a plain prompt, e.g. " {answer}"."""
+    """A prompt's wording. `text` has the slots {document} and, as it needs them, {labels} and {examples}.
+    `cue` follows it in plain format and asks for the answer ("### Class:"); in chat format the start of the
+    assistant's turn does that. `answer` is what the answer looks like behind the cue, e.g. " {answer}".
+    `example` has {document} and {answer}; `shots` is how many examples are shown."""
 
     text: str
+    cue: str = ""
     answer: str = " {answer}"
     example: str = ""
     shots: int = 0
@@ -99,7 +101,7 @@ class Encoder:
 
     def _frame(self, text):
         if self.format == "plain":
-            return text
+            return text + self.template.cue
         turn = [{"role": "user", "content": text}]
         return self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
 

@@ -4,7 +4,7 @@ Settings come from, in this order: the flags, the demo, the checkpoint's own (ch
 folder's facts (model.py). What was chosen is printed before anything runs and stands in the record.
 """
 
-import contextlib
+import argparse
 import hashlib
 import json
 import os
@@ -18,6 +18,8 @@ from common import checkpoints, console, generation, records
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take, or the model's window if that is smaller
+QUANTIZATION = "nf4 + double quantization"  # what loading.py does, for training and scoring alike
+TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flags that make a run another one
 CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
 
 
@@ -38,7 +40,6 @@ def prepare_and_run(main, args, facts, wording, kind):
         return None
     check_machine(run)
     quiet_libraries(run)
-    keep_freed_memory()
     from common import loading
 
     run.settings["precision"] = loading.precision(facts.PRECISION)
@@ -189,7 +190,7 @@ def resolve(args, facts, wording, kind):
     elif kind == "baseline":
         method, setting = args.prompt_type, ""
     else:
-        method, setting = method_name(args), setting_name(args, task)
+        method, setting = method_name(args), setting_name(args, facts, checkpoint, settings)
     home = Path(facts.__file__).resolve().parent
     label = "_".join(
         [
@@ -214,6 +215,8 @@ def choose(args, facts, checkpoint, task, kind):
     from_folder = {
         "format": facts.FORMAT,
         "targets": facts.ATTENTION_TARGETS,
+        "lora_r": 64,
+        "dropout": 0.1,
         "lora_alpha": facts.LORA_ALPHA,
         "learning_rate": facts.LEARNING_RATE,
         "lr_scheduler": "cosine",
@@ -229,7 +232,7 @@ def choose(args, facts, checkpoint, task, kind):
     shared = ("format", "inference_batch_size", "max_document_tokens")
     settings = {name: found[name] for name in shared}
     settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
-    settings["quantization"] = "nf4 + double quantization"
+    settings["quantization"] = QUANTIZATION
     settings["data"] = data_name(args)
     settings["max_test_samples"] = args.max_test_samples
     if kind != "training":
@@ -237,7 +240,7 @@ def choose(args, facts, checkpoint, task, kind):
     if args.full_tune:
         found["targets"] = found["targets"] if found["targets"] == "all-linear" else facts.ALL_TARGETS
     settings |= {name: found[name] for name in from_folder if name not in shared}
-    for name in ("lora_r", "dropout", "neftune", "train_sample_fraction", "max_train_samples", "seed"):
+    for name in ("neftune", "train_sample_fraction", "max_train_samples", "seed"):
         settings[name] = vars(args)[name]
     return settings
 
@@ -252,13 +255,16 @@ def method_name(args):
     return "qlora" + ("+neftune" if args.neftune else "") + ("+all-modules" if args.full_tune else "")
 
 
-def setting_name(args, task):
-    """What sets a run apart from the full-data one: the key of a table's row."""
+def setting_name(args, facts, checkpoint, settings):
+    """What sets a run apart from the method's default on all rows: the key of a table's row."""
     parts = []
-    if task == "classification" or args.train_sample_fraction < 1:
+    if args.task_type == "classification" or args.train_sample_fraction < 1:
         parts.append(f"train_sample_fraction={args.train_sample_fraction:g}")
     if args.max_train_samples:
         parts.append(f"max_train_samples={args.max_train_samples}")
+    unasked = argparse.Namespace(**{**vars(args), **dict.fromkeys(TUNABLE)})
+    usual = choose(unasked, facts, checkpoint, args.task_type, "training")
+    parts += [f"{name}={settings[name]}" for name in TUNABLE if settings[name] != usual[name]]
     return " ".join(parts)
 
 
@@ -318,7 +324,11 @@ def check_machine(run):
 
 def works_here(run):
     """The same command on the embedded model; on the sample if no data is at hand."""
-    words = [word for word in sys.argv if not word.startswith("--pretrained_ckpt")]
+    words = list(sys.argv)
+    while "--pretrained_ckpt" in words:
+        at = words.index("--pretrained_ckpt")
+        del words[at : at + 2]
+    words = [word for word in words if not word.startswith("--pretrained_ckpt=")]
     extra = ["--pretrained_ckpt", "smollm2"]
     if run.trains and not run.args.max_train_samples:
         extra += ["--max_train_samples", "400"]
@@ -349,14 +359,3 @@ def quiet_libraries(run):
     warnings.filterwarnings("ignore", category=FutureWarning)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-
-
-def keep_freed_memory():
-    """Tell glibc to keep freed blocks instead of handing them back to the kernel: a CPU training step
-    frees and asks for gigabytes, and getting them page by page anew took a third of its time."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):  # no glibc: macOS, musl
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes

@@ -46,6 +46,20 @@ def positive(kind):
     return parse
 
 
+def seed(text):
+    """0 <= seed < 2**32, what numpy takes."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not in 0 <= seed < 2**32")
+    return value
+
+
+def number(text):
+    """2 and 2.0 are one setting: an int where that is exact, else a float."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
 def fraction(text):
     """0 < f <= 1."""
     value = float(text)
@@ -96,7 +110,7 @@ def base(description):
         action="store_true",
         help="the whole job on the embedded model and the sample data, in minutes on 2 cores",
     )
-    how.add_argument("--seed", type=int, default=42, metavar="N", help="(default: 42)")
+    how.add_argument("--seed", type=seed, default=42, metavar="N", help="(default: 42)")
     how.add_argument(
         "--inference_batch_size",
         type=positive(int),
@@ -134,11 +148,9 @@ def training(description):
     """`base` plus what fine-tuning takes."""
     parser = base(description)
     tune = parser.add_argument_group("fine-tuning")
-    tune.add_argument("--lora_r", type=positive(int), default=64, metavar="R", help="rank of the adapter (default: 64)")
-    tune.add_argument(
-        "--dropout", type=probability, default=0.1, metavar="P", help="on the adapter's input (default: 0.1)"
-    )
-    tune.add_argument("--epochs", type=positive(float), metavar="N", help="passes over the data (default: model.py)")
+    tune.add_argument("--lora_r", type=positive(int), metavar="R", help="rank of the adapter (default: 64)")
+    tune.add_argument("--dropout", type=probability, metavar="P", help="on the adapter's input (default: 0.1)")
+    tune.add_argument("--epochs", type=positive(number), metavar="N", help="passes over the data (default: model.py)")
     tune.add_argument("--learning_rate", type=positive(float), metavar="LR", help="(default: model.py)")
     tune.add_argument(
         "--batch_size",

@@ -10,10 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from common import checkpoints
+from common import checkpoints, memory
 from common.console import InputError
-
-QUANTIZATION = "nf4 + double quantization"  # what every record says, training and scoring alike
 
 
 def device():
@@ -56,6 +54,7 @@ def base(checkpoint, dtype, flash_attention=False):
     import torch
     import transformers
 
+    memory.keep_freed()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # hints about optional kernels
     keywords = {"attn_implementation": "flash_attention_2"} if flash_attention else {}
     with plain_linear_layers(checkpoint):

@@ -43,7 +43,10 @@ def classification(predictions, references, labels):
         p, t = predicted[rows], true[rows]
         hit = numpy.bincount(t[p == t], minlength=len(labels))
         total = numpy.bincount(p, minlength=len(labels)) + numpy.bincount(t, minlength=len(labels))
-        return (2 * hit / numpy.maximum(total, 1)).mean()
+        return (2 * hit / numpy.maximum(total, 1)).sum() * share / (total > 0).sum()
+
+    # A class that a resample happens to miss says nothing about the model: the mean is over those it has.
+    share = len(set(predictions) | set(references)) / len(labels)
 
     return {"accuracy": mean(predicted == true), "macro_f1": interval(macro_f1, len(true))}
 

@@ -7,6 +7,7 @@ A value that is not known is null, never 0.
 import datetime
 import functools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -29,8 +30,17 @@ def write_json(path, value):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    half.write_text(json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(half, path)
+
+
+def finite(value):
+    """`value` with NaN and infinities, which JSON does not have, as None."""
+    if isinstance(value, dict):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def finish(run, data, scores):
@@ -72,6 +82,7 @@ def finish(run, data, scores):
         "started_at": run.started_at,
         "finished_at": now(),
     }
+    record = finite(record)
     validate(record)
     write_json(run.record_path, record)
     say(tables.small(record))
@@ -144,18 +155,6 @@ def git(*words):
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def peak_memory():
-    """Bytes: the GPU's peak since it was reset, or the highest resident set of this process so far."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def main():

@@ -1,6 +1,6 @@
 """Run a grid of one script's flags, one cell after the other, skipping what is finished:
 
-    python -m common.sweep mistral/mistral_summarization.py --lora_r 2 4 8 16 --epochs 2 5 --no_before
+    python -m common.sweep FOLDER/SCRIPT.py --lora_r 2 4 8 16 --epochs 2 5 --no_before
 
 A flag with several values is an axis, all others are passed on; a flag that comes again replaces its
 first values, so a shell script can end in "$@". Every cell is checked before the first one runs. A cell
@@ -62,6 +62,25 @@ def run(script, cell):
         raise
 
 
+def run_all(script, cells):
+    """Run the cells in turn; returns those that failed. Bad input ends the sweep: it is the machine or the
+    data, and the next cell would end the same way."""
+    failed, began = [], time.monotonic()
+    for number, cell in enumerate(cells, 1):
+        left = ""
+        if number > 1:
+            left = f", about {duration((time.monotonic() - began) / (number - 1) * (len(cells) - number + 1))} left"
+        say(f"[{number}/{len(cells)}{left}] {shlex.join(cell)}")
+        code = run(script, cell)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code == BAD_INPUT:
+            raise SystemExit(BAD_INPUT)
+        if code:
+            failed.append(cell)
+    return failed
+
+
 def main():
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
@@ -71,29 +90,19 @@ def main():
         raise InputError(f"no script {script}")
     dry = flags.pop("--dry_run", None) is not None
     flags.pop("--resume", None)
-    cells = plan(script, grid(flags))
-    todo = [cell for cell, finished in cells if not finished]
-    name = Path(script).name
-    say(f"{name}: {len(cells)} cells, {len(cells) - len(todo)} finished, {len(todo)} to run")
+    cells = grid(flags)
+    if "--output_dir" in flags and len(cells) > 1:
+        raise InputError(f"--output_dir is one run's folder, this is a grid of {len(cells)}: leave it out")
+    planned = plan(script, cells)
+    todo = [cell for cell, finished in planned if not finished]
+    say(f"{Path(script).name}: {len(cells)} cells, {len(cells) - len(todo)} finished, {len(todo)} to run")
     if dry:
-        for cell, finished in cells:
+        for cell, finished in planned:
             say(f"  {'finished' if finished else 'to run  '}  {shlex.join([script, *cell])}")
         return None
-    failed, began = [], time.monotonic()
-    for number, cell in enumerate(todo, 1):
-        left = f", about {duration((time.monotonic() - began) / (number - 1) * (len(todo) - number + 1))} left" * (
-            number > 1
-        )
-        say(f"[{number}/{len(todo)}{left}] {shlex.join(cell)}")
-        code = run(script, cell)
-        if code == INTERRUPTED:
-            raise KeyboardInterrupt
-        if code == BAD_INPUT:  # the machine or the data: the next cell would end the same way
-            raise SystemExit(BAD_INPUT)
-        if code:
-            failed.append(cell)
     if not todo:
-        say("nothing to do: every cell has its record")
+        return say("nothing to do: every cell has its record")
+    failed = run_all(script, todo)
     for cell in failed:
         say(f"failed: {shlex.join([script, *cell])}")
     if failed:

@@ -32,6 +32,8 @@ def figure(metric):
     """36.90 [35.10, 38.70], or - where there is none."""
     if not metric or metric["value"] is None:
         return "-"
+    if metric["ci95"] is None:
+        return f"{metric['value']:.2f}"
     low, high = metric["ci95"]
     return f"{metric['value']:.2f} [{low:.2f}, {high:.2f}]"
 
@@ -201,9 +203,10 @@ def generated(folder):
         stages = [("base", record["metrics_before"]), ("tuned", record["metrics"])]
         for stage, found in stages if record["training"] else [("base", record["metrics"])]:
             if found:
-                each = [found[f"generated_{name}"] for name in metrics.OUTCOMES]
-                counts = [str(round(metric["value"] * metric["n"] / 100)) for metric in each]
-                body.append([record["method"], record["checkpoint"], stage, str(each[0]["n"]), *counts])
+                each = [found.get(f"generated_{name}") for name in metrics.OUTCOMES]
+                counts = [str(round(m["value"] * m["n"] / 100)) if m and m["value"] is not None else "-" for m in each]
+                n = str(each[0]["n"]) if each[0] else "-"
+                body.append([record["method"], record["checkpoint"], stage, n, *counts])
     return markdown([head, *(body or [["-"] * len(head)])])
 
 
@@ -224,9 +227,9 @@ def cost(folder):
                 record["method"],
                 record["checkpoint"],
                 f"{record['environment']['device']}, {record['environment']['cpu_count']} cores",
-                duration(train["seconds"]) if train else "-",
-                f"{train['tokens_per_second']:.0f}" if train else "-",
-                f"{train['loss']:.3f}" if train else "-",
+                duration(train["seconds"]) if train.get("seconds") is not None else "-",
+                f"{train['tokens_per_second']:.0f}" if train.get("tokens_per_second") is not None else "-",
+                f"{train['loss']:.3f}" if train.get("loss") is not None else "-",
                 gigabytes(record),
                 f"{test['samples_per_second']:.2f}" if test["samples_per_second"] else "-",
                 " / ".join(waits),
@@ -252,8 +255,8 @@ def front(everyone):
                         f"{record['data']['n_test']} rows",
                         TITLES[name],
                         figure((record["metrics_before"] or {}).get(name)),
-                        figure(record["metrics"][name]),
-                        duration(record["training"]["seconds"]),
+                        figure(record["metrics"].get(name)),
+                        duration(record["training"]["seconds"]) if record["training"]["seconds"] is not None else "-",
                     ]
                 )
     return markdown(rows)

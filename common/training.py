@@ -9,7 +9,7 @@ import shutil
 import time
 from pathlib import Path
 
-from common import console, encoding, loading, records
+from common import console, encoding, loading, memory, records
 from common.console import InputError, say
 
 COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
@@ -79,7 +79,7 @@ def tune(run, model, data):
         "steps": trainer.state.global_step,
         "loss": sum(losses[-last_epoch:]) / last_epoch,
         "losses": [round(loss, 4) for loss in losses],
-        "peak_memory_bytes": records.peak_memory(),
+        "peak_memory_bytes": memory.peak(),
         "trainable_parameters": trainable,
     }
     tuned.save_pretrained(adapter, safe_serialization=True)
@@ -172,6 +172,7 @@ def bookkeeper(before):
                 self.bar.set_postfix_str(f", loss {float(logs['loss']):.3f}", refresh=False)
 
         def on_step_end(self, args, state, control, **keywords):
+            memory.hand_back()
             self.bar.update(1)
 
         def on_save(self, args, state, control, **keywords):

@@ -91,7 +91,7 @@ def script(tiny_folder):
             env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
             **keywords,
         )

@@ -36,7 +36,7 @@ def rows_of(counts, text="text", label="label"):
 
 
 def write(path, rows):
-    """Rows as csv, json, jsonl or parquet, by other means than the code under test reads them where there are any."""
+    """Rows as a csv, json, jsonl or parquet file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         pandas.DataFrame(rows).to_parquet(path)
@@ -121,11 +121,18 @@ def test_own_data_come_before_data_dir_and_the_demo_uses_the_sample(tmp_path, mo
 
 
 def test_with_no_data_anywhere_the_message_says_where_to_put_them(tmp_path):
-    code = "import sys, test_data; test_data.dialogues()"
-    paths = os.pathsep.join([str(Path(__file__).parent), str(data.SAMPLE.parent.parent)])
-    variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "DATA_DIR": str(tmp_path), "PYTHONPATH": paths}
+    code = (
+        "from common import data, flags;"
+        "data.load(data.SAMSUM, flags.summarization(flags.training('')).parse_args([]), labelled=False)"
+    )
+    variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "DATA_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=data.SAMPLE.parent.parent,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "InputError: no data: DATA_DIR has no samsum/" in done.stderr
     assert "--data" in done.stderr
@@ -135,11 +142,11 @@ def test_with_no_data_anywhere_the_message_says_where_to_put_them(tmp_path):
 def test_validation_rows_train_where_there_is_no_train_split_and_the_source_says_so(tmp_path):
     loaded = posts("--data", folder(tmp_path / "one", rows_of({"a": 3, "b": 3}), [LAST], first="validation"))
     assert len(loaded.train) == 6
-    assert "validation.jsonl" in loaded.source
+    assert "train from validation.jsonl" in loaded.source
     both = folder(tmp_path / "two", rows_of({"a": 2, "b": 2}), [LAST], first="validation")
     write(both / "train.jsonl", rows_of({"a": 4, "b": 4}))
     assert len(posts("--data", both).train) == 8
-    assert "validation" not in posts("--data", both).source
+    assert "train from train.jsonl" in posts("--data", both).source
 
 
 ODD_TEXTS = [
@@ -167,6 +174,14 @@ def test_every_format_gives_the_same_rows_word_for_word(suffix, tmp_path):
     assert {row["text"]: row["target"] for row in loaded.train} == {row["text"]: row["label"] for row in rows}
     reference = posts("--data", folder_of(tmp_path / "reference", ".jsonl", rows))
     assert loaded.summary()["sha256"] == reference.summary()["sha256"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".json", ".parquet"])
+def test_labels_of_digits_stay_text_and_outer_white_space_goes(suffix, tmp_path):
+    rows = [{"text": f" post {i}\n", "date": ("007", " 010 ")[i % 2]} for i in range(20)]
+    loaded = posts("--data", write(tmp_path / f"rows{suffix}", rows), "--label_column", "date")
+    assert loaded.labels == ["007", "010"]
+    assert {row["text"] for row in loaded.train + loaded.test} == {f"post {i}" for i in range(20)}
 
 
 def folder_of(path, suffix, rows):

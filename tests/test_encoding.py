@@ -5,7 +5,7 @@ import pytest
 from common.console import InputError
 from common.encoding import Encoder, Template, shots, training_rows
 
-PLAIN = Template("Class of the post:\n{labels}\n\n### Post:\n{document}\n\n### Class:")
+PLAIN = Template("Class of the post:\n{labels}\n\n### Post:\n{document}", cue="\n\n### Class:")
 LABELS = ["rec.autos", "sci.med"]
 LONG = "The engine of my old car would not start this morning. " * 60
 
@@ -32,8 +32,7 @@ def chatty(tokenizer):
 def test_tail_of_the_prompt_survives_a_long_document_and_the_cut_is_counted(chatty, format):
     made = encoder(chatty, format=format, labels=LABELS)
     text = chatty.decode(made.prompt(LONG))
-    assert "### Class:" in text
-    assert text.rstrip().endswith("### Class:" if format == "plain" else "assistant")
+    assert text.rstrip().endswith("### Class:" if format == "plain" else "<|end|>\n<|turn|>assistant")
     assert made.truncated == 1
     assert len(made.prompt(LONG)) - len(made.prompt("")) <= 32 + 4  # the joints may split differently
     made.prompt("short")
@@ -102,7 +101,8 @@ def test_an_end_of_sequence_that_the_tokenizer_appends_is_taken_off_the_prompt(t
 
 def test_few_shot_examples_are_shortened_until_the_longest_prompt_fits(tokenizer):
     template = Template(
-        "{examples}### Post:\n{document}\n\n### Class:",
+        "{examples}### Post:\n{document}",
+        cue="\n\n### Class:",
         example="### Post:\n{document}\n\n### Class: {answer}\n\n",
         shots=6,
     )

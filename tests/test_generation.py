@@ -6,7 +6,7 @@ import torch
 from common import generation
 from common.encoding import Encoder, Template
 
-TEMPLATE = Template("Summarize.\n\n### Dialogue:\n{document}\n\n### Summary:")
+TEMPLATE = Template("Summarize.\n\n### Dialogue:\n{document}", cue="\n\n### Summary:")
 TEXTS = [
     "Ann: hi",
     "Bob: are you coming to the match on Sunday? " * 4,

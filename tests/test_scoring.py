@@ -44,7 +44,7 @@ def model(request, tmp_path_factory):
 
 @pytest.fixture
 def encoder(tokenizer):
-    template = Template("Class of the post:\n{labels}\n\n### Post:\n{document}\n\n### Class:")
+    template = Template("Class of the post:\n{labels}\n\n### Post:\n{document}", cue="\n\n### Class:")
     return Encoder(tokenizer, template, "plain", 48, 2048, LABELS)
 
 
