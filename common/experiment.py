@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from common import checkpoints, console, generation, records
+from common import checkpoints, console, generation, memory, records
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take, or the model's window if that is smaller
@@ -43,6 +43,7 @@ def prepare_and_run(main, args, facts, wording, kind):
     from common import loading
 
     run.settings["precision"] = loading.precision(facts.PRECISION)
+    run.environment = records.environment()
     say(run.plan())
     if run.text:
         from common import evaluation
@@ -68,6 +69,7 @@ class Run:
     record_path: Path
     experiment: Path | None = None  # the trained run that an inference script uses
     started_at: str = field(default_factory=records.now)
+    environment: dict | None = None  # as it was when the run started: code can change while it runs
     truncated: dict = field(default_factory=dict)
     training: dict | None = None
 
@@ -308,7 +310,7 @@ def check_machine(run):
         return
     needed = run.facts.MEMORY_TO_TRAIN if run.trains else run.facts.MEMORY_TO_RUN
     doing = "train" if run.trains else "run"
-    here = f"{os.cpu_count()} CPU cores and {memory() / 1e9:.0f} GB of memory, no GPU"
+    here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
     if gpu:
         total = torch.cuda.get_device_properties(0).total_memory
         if total >= needed:
@@ -337,11 +339,6 @@ def works_here(run):
     if not (run.args.data or os.environ.get("DATA_DIR")):
         extra = ["--demo"]
     return shlex.join(["python", *words, *extra])
-
-
-def memory():
-    """Bytes of RAM."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def quiet_libraries(run):

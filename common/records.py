@@ -78,7 +78,7 @@ def finish(run, data, scores):
             "price_per_hour": price,
             "instance": run.args.instance,
         },
-        "environment": environment(),
+        "environment": run.environment,
         "started_at": run.started_at,
         "finished_at": now(),
     }

@@ -169,7 +169,7 @@ def bookkeeper(before):
         def on_log(self, args, state, control, logs=None, **keywords):
             if "loss" in logs:
                 self.tokens = int(logs["num_tokens"])
-                self.bar.set_postfix_str(f", loss {float(logs['loss']):.3f}", refresh=False)
+                self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
 
         def on_step_end(self, args, state, control, **keywords):
             memory.hand_back()
