@@ -35,7 +35,7 @@ EMBEDDED = {
             "device_batch_size": 4,
             "inference_batch_size": 16,
             "max_document_tokens": {"classification": 192, "summarization": 512},
-            "epochs": {"classification": 3, "summarization": 1},
+            "epochs": {"classification": 2, "summarization": 1},
         },
         # The demo has 44 dialogues or 60 posts to learn from, and two minutes.
         "demo": {"epochs": {"classification": 3, "summarization": 2}},

@@ -5,6 +5,7 @@ neither cuts nor drops nor reformats anything.
 """
 
 import json
+import random
 import shutil
 import time
 from pathlib import Path
@@ -133,11 +134,45 @@ def build(run, model, dataset, checkpoints, book):
     )
     import transformers
 
-    trainer = trl.SFTTrainer(
-        model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book]
-    )
+    class Trainer(trl.SFTTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return by_length([len(row["input_ids"]) for row in dataset], rows_at_once, run.args.seed)
+
+    trainer = Trainer(model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book])
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def by_length(lengths, batch_size, seed):
+    """A sampler whose batches hold rows of like length: in random batches half of it can be padding.
+
+    Rows are shuffled, sorted within groups of 16 batches, and the batches shuffled, anew every epoch. The
+    order depends on seed and epoch alone, unlike that of the library's own, so a resumed run goes on in it.
+    """
+    import torch
+
+    class ByLength(torch.utils.data.Sampler):
+        epoch = 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __len__(self):
+            return len(lengths)
+
+        def __iter__(self):
+            chance = random.Random(f"{seed} {self.epoch}")
+            order = chance.sample(range(len(lengths)), len(lengths))
+            group = 16 * batch_size
+            batches = []
+            for start in range(0, len(order), group):
+                alike = sorted(order[start : start + group], key=lengths.__getitem__)
+                batches += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+            last = batches.pop() if len(batches[-1]) < batch_size else []  # a short batch has to come last
+            chance.shuffle(batches)
+            return iter([row for batch in [*batches, last] for row in batch])
+
+    return ByLength()
 
 
 def trainer_steps(trainer):

@@ -58,6 +58,19 @@ def test_loss_is_transformers_own_on_the_answer_alone(make_run, load):
     assert float(mine) == pytest.approx(float(theirs), rel=1e-5)
 
 
+def test_batches_hold_rows_of_like_length_every_row_once_and_differ_by_epoch_and_seed():
+    lengths = [(i * 37) % 400 for i in range(150)]
+    sampler = training.by_length(lengths, 4, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(150))
+    padded = sum(4 * max(lengths[i] for i in first[at : at + 4]) for at in range(0, 150, 4))
+    assert padded < 1.1 * sum(lengths)
+    assert first == list(sampler) == list(training.by_length(lengths, 4, seed=1))
+    assert first != list(training.by_length(lengths, 4, seed=2))
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+
+
 def test_no_row_is_lost_however_long_its_document(make_run, load):
     data = toy(6)
     data.train[2]["text"] = LONG * 20
