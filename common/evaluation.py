@@ -20,8 +20,9 @@ def labels(run, model, data):
 
     def score(stage, encoder, prompts, timing):
         scored = Predictions(run, f"{stage}-labels", len(prompts), timing)
+        # every row's keys and values are held once a label in the second pass: fewer rows at a time
         scoring.score_labels(
-            model, encoder, prompts, data.labels, run.settings["inference_batch_size"],
+            model, encoder, prompts, data.labels, max(1, run.settings["inference_batch_size"] // 4),
             lambda rows, scores, seconds: scored.add(rows, [{"scores": row} for row in scores], seconds), scored.done,
         )  # fmt: skip
         written = generate(run, model, encoder, prompts, stage, Timing())
@@ -35,7 +36,7 @@ def labels(run, model, data):
 
 
 def summaries(run, model, data):
-    """Summarization: greedy summaries, ROUGE, mean length in tokens and the share that ended on their own.
+    """Summarization: greedy summaries, ROUGE, and the share of summaries that ended on their own.
 
     Returns the same as `labels`.
     """

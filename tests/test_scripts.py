@@ -149,6 +149,19 @@ def test_baseline_scores_every_prompt_type(script, tmp_path, task, prompt):
     assert record["metrics"]["accuracy" if task == "classification" else "rouge1"]["n"] == 4
 
 
+@pytest.mark.parametrize("task", ["classification", "summarization"])
+def test_prompted_and_tuned_models_have_one_budget_quantisation_and_document_length(script, task):
+    plans = [script(f"mistral/mistral_{task}.py", "--dry_run").stdout]
+    for prompt in ("zero-shot", "few-shot"):
+        words = ["--task_type", task, "--prompt_type", prompt, "--dry_run"]
+        plans.append(script("mistral/mistral_baseline_inference.py", *words).stdout)
+    for name in ("max_new_tokens", "quantization", "max_document_tokens", "format"):
+        values = {
+            next(line for line in plan.splitlines() if line.split()[:1] == [name]).split(None, 1)[1] for plan in plans
+        }
+        assert len(values) == 1, (name, values)
+
+
 def test_interrupted_scoring_resumed_equals_the_uninterrupted_one(script, tmp_path):
     words = ["--task_type", "summarization", "--inference_batch_size", "3", "--output_dir", str(tmp_path)]
     whole = record_of(script("mistral/mistral_baseline_inference.py", *words))
