@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 
-from common import checkpoints, console, data, encoding, generation, loading, scoring
+from common import checkpoints, console, data, encoding, generation, loading, machine, scoring
 from common.console import say
 
 RUNS = 3
@@ -43,7 +43,7 @@ def full_sequences(model, encoder, prompts, labels):
 
 def main():
     checkpoint = checkpoints.find("smollm2")
-    model, tokenizer = loading.base(checkpoint, loading.precision()), loading.tokenizer(checkpoint)
+    model, tokenizer = loading.base(checkpoint, machine.precision()), loading.tokenizer(checkpoint)
 
     posts = data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})["test"][:4]
     labels = sorted(

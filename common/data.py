@@ -266,12 +266,19 @@ def fingerprint(rows):
 
 def newsgroups(run):
     """20 Newsgroups, 20 classes, for 20-way classification."""
-    return load(NEWSGROUPS, run.args, labelled=True, training=run.trains)
+    return of_run(run, NEWSGROUPS, labelled=True)
 
 
 def samsum(run):
     """SAMSum: messenger dialogues with one-sentence summaries."""
-    return load(SAMSUM, run.args, labelled=False, training=run.trains)
+    return of_run(run, SAMSUM, labelled=False)
+
+
+def of_run(run, dataset, labelled):
+    """The rows that a run's flags ask for; the run remembers which, so that it is not resumed on others."""
+    data = load(dataset, run.args, labelled, training=run.trains)
+    run.data_sha256 = data.summary()["sha256"]
+    return data
 
 
 def of_task(run):

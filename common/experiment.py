@@ -8,19 +8,17 @@ import argparse
 import hashlib
 import json
 import os
-import shlex
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from common import checkpoints, console, generation, memory, records
+from common import checkpoints, console, generation, machine, records
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take, or the model's window if that is smaller
 QUANTIZATION = "nf4 + double quantization"  # what loading.py does, for training and scoring alike
 TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flags that make a run another one
-CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
 
 
 def start(main, args, facts, wording, kind):
@@ -38,11 +36,9 @@ def prepare_and_run(main, args, facts, wording, kind):
     if args.resume and run.finished():
         say(f"finished before, nothing to do\nrecord: {records.display(run.record_path)}")
         return None
-    check_machine(run)
+    machine.check(run)
     quiet_libraries(run)
-    from common import loading
-
-    run.settings["precision"] = loading.precision(facts.PRECISION)
+    run.settings["precision"] = machine.precision(facts.PRECISION)
     run.environment = records.environment()
     say(run.plan())
     if run.text:
@@ -72,6 +68,7 @@ class Run:
     environment: dict | None = None  # as it was when the run started: code can change while it runs
     truncated: dict = field(default_factory=dict)
     training: dict | None = None
+    data_sha256: str | None = None
 
     @property
     def trains(self):
@@ -139,10 +136,11 @@ class Run:
             "method": self.method,
             "setting": self.setting,
             "settings": self.settings,
+            "data_sha256": self.data_sha256,
         }
         if self.args.resume and path.is_file() and records.read(path) != mine:
             raise InputError(
-                f"{self.folder} holds a run with other settings; drop --resume or name another --output_dir"
+                f"{self.folder} holds a run with other settings or data; drop --resume or name another --output_dir"
             )
         records.write_json(path, mine)
 
@@ -291,54 +289,6 @@ def find_experiment(args, facts, task):
         script = Path(sys.argv[0]).name.replace("_inference", "")
         raise InputError(f"nothing trained yet for {task}: run {script} first, or name a folder with --experiment_dir")
     return max(found)[1]
-
-
-def check_machine(run):
-    """Raises InputError if this machine cannot hold the model, or lacks what a flag needs; says what
-    works here instead."""
-    import importlib.util
-
-    import torch
-
-    gpu = torch.cuda.is_available()
-    if run.args.use_flash_attention and not (gpu and importlib.util.find_spec("flash_attn")):
-        raise InputError(
-            "--use_flash_attention needs an NVIDIA GPU and `pip install flash-attn --no-build-isolation`; "
-            + ("the package is missing" if gpu else "there is no GPU here: drop the flag")
-        )
-    if run.checkpoint.source != "hub" or run.checkpoint.name != run.facts.CHECKPOINT:
-        return
-    needed = run.facts.MEMORY_TO_TRAIN if run.trains else run.facts.MEMORY_TO_RUN
-    doing = "train" if run.trains else "run"
-    here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
-    if gpu:
-        total = torch.cuda.get_device_properties(0).total_memory
-        if total >= needed:
-            return
-        here = f"a GPU with {total / 1e9:.0f} GB"
-    elif run.facts.PARAMETERS < CPU_LIMIT:
-        return
-    raise InputError(
-        f"{run.facts.NAME} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}. "
-        f"This works here: {works_here(run)}"
-    )
-
-
-def works_here(run):
-    """The same command on the embedded model; on the sample if no data is at hand."""
-    words = list(sys.argv)
-    while "--pretrained_ckpt" in words:
-        at = words.index("--pretrained_ckpt")
-        del words[at : at + 2]
-    words = [word for word in words if not word.startswith("--pretrained_ckpt=")]
-    extra = ["--pretrained_ckpt", "smollm2"]
-    if run.trains and not run.args.max_train_samples:
-        extra += ["--max_train_samples", "400"]
-    if not run.args.max_test_samples:
-        extra += ["--max_test_samples", "64"]
-    if not (run.args.data or os.environ.get("DATA_DIR")):
-        extra = ["--demo"]
-    return shlex.join(["python", *words, *extra])
 
 
 def quiet_libraries(run):

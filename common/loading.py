@@ -6,30 +6,11 @@ from safetensors only and no code is ever taken from a checkpoint.
 
 import contextlib
 import logging
-import os
 import sys
 from pathlib import Path
 
-from common import checkpoints, memory
+from common import checkpoints, machine, memory
 from common.console import InputError
-
-
-def device():
-    """{"": place} for `device_map`: this process' own GPU, or the CPU."""
-    import torch
-
-    return {"": int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"}
-
-
-def precision(wanted="bfloat16"):
-    """The dtype to compute in, as torch names it: `wanted`, or float32 on a CPU without bfloat16
-    instructions, where bfloat16 is emulated and many times slower."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "float16" if wanted == "bfloat16" and not torch.cuda.is_bf16_supported() else wanted
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return wanted if fast and wanted == "bfloat16" else "float32"
 
 
 def tokenizer(checkpoint):
@@ -62,7 +43,7 @@ def base(checkpoint, dtype, flash_attention=False):
             transformers.AutoModelForCausalLM,
             checkpoint,
             dtype=getattr(torch, dtype),
-            device_map=device(),
+            device_map=machine.device(),
             use_safetensors=True,
             quantization_config=transformers.BitsAndBytesConfig(
                 load_in_4bit=True,

@@ -5,7 +5,6 @@ A value that is not known is null, never 0.
 """
 
 import datetime
-import functools
 import json
 import math
 import os
@@ -14,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common import machine
 from common.console import InputError, exit_code, say
 
 SCHEMA_VERSION = 1
@@ -127,25 +127,11 @@ def environment():
     return {
         "python": platform.python_version(),
         "packages": versions,
-        "device": device_name(),
+        "device": machine.device_name(),
         "cpu_count": os.cpu_count(),
         "git_commit": git("rev-parse", "HEAD"),
         "git_dirty": {None: None, "": False}.get(git("status", "--porcelain", "--untracked-files=no"), True),
     }
-
-
-@functools.cache
-def device_name():
-    """The GPU's name, or the processor's."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "CPU " + next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return f"CPU {platform.machine()}"
 
 
 def git(*words):

@@ -48,7 +48,7 @@ def make_run(tiny_folder, tmp_path):
     import model
     import prompts
 
-    from common import experiment, flags, loading
+    from common import experiment, flags, machine
 
     def make(task="summarization", output_dir=tmp_path / "run", **given):
         parser = getattr(flags, task)(flags.training("test"))
@@ -56,7 +56,7 @@ def make_run(tiny_folder, tmp_path):
         for name, value in given.items():
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         run = experiment.resolve(parser.parse_args(words), model, prompts, "training")
-        run.settings["precision"] = loading.precision(model.PRECISION)
+        run.settings["precision"] = machine.precision(model.PRECISION)
         return run
 
     yield make
@@ -99,9 +99,10 @@ def script(tiny_folder):
     return start
 
 
-def record_of(done):
-    """The record that a script's last line names; fails with the script's output if it did not get there."""
+def record_of(done, cwd=ROOT):
+    """The record that a script's last line names, as a path from where it was started (`cwd`); fails with
+    the script's output if it did not get there."""
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("record: "), last
-    return json.loads(Path(ROOT, last.removeprefix("record: ")).read_text())
+    return json.loads(Path(cwd, last.removeprefix("record: ")).read_text())

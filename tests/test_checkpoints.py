@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from common import checkpoints, loading
+from common import checkpoints, loading, machine
 from common.console import InputError
 from common.encoding import Encoder, Template
 from common.generation import generate
@@ -41,7 +41,7 @@ def test_the_embedded_weights_are_the_expected_ones():
 
 def test_the_embedded_model_in_4_bit_knows_the_capital_of_france():
     checkpoint = checkpoints.find("smollm2")
-    model = loading.base(checkpoint, loading.precision())
+    model = loading.base(checkpoint, machine.precision())
     assert sum(p.numel() for p in model.parameters()) < checkpoint_parameters()  # packed: two weights a byte
     encoder = Encoder(loading.tokenizer(checkpoint), Template("{document}"), "chat", 64, 2048)
     found = []

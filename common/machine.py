@@ -1,0 +1,93 @@
+"""The machine at hand: what it computes on and in, and whether it can hold a model."""
+
+import functools
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+from common import memory
+from common.console import InputError
+
+CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
+
+
+def device():
+    """{"": place} for `device_map`: this process' own GPU, or the CPU."""
+    import torch
+
+    return {"": int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"}
+
+
+def precision(wanted="bfloat16"):
+    """The dtype to compute in, as torch names it: `wanted`, or float32 on a CPU without bfloat16
+    instructions, where bfloat16 is emulated and many times slower."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "float16" if wanted == "bfloat16" and not torch.cuda.is_bf16_supported() else wanted
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return wanted if fast and wanted == "bfloat16" else "float32"
+
+
+@functools.cache
+def device_name():
+    """The GPU's name, or the processor's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "CPU " + next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return f"CPU {platform.machine()}"
+
+
+def check(run):
+    """Raises InputError if this machine cannot hold the model, or lacks what a flag needs; says what
+    works here instead."""
+    import importlib.util
+
+    import torch
+
+    gpu = torch.cuda.is_available()
+    if run.args.use_flash_attention and not (gpu and importlib.util.find_spec("flash_attn")):
+        raise InputError(
+            "--use_flash_attention needs an NVIDIA GPU and `pip install flash-attn --no-build-isolation`; "
+            + ("the package is missing" if gpu else "there is no GPU here: drop the flag")
+        )
+    if run.checkpoint.source != "hub" or run.checkpoint.name != run.facts.CHECKPOINT:
+        return
+    needed = run.facts.MEMORY_TO_TRAIN if run.trains else run.facts.MEMORY_TO_RUN
+    doing = "train" if run.trains else "run"
+    here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
+    if gpu:
+        total = torch.cuda.get_device_properties(0).total_memory
+        if total >= needed:
+            return
+        here = f"a GPU with {total / 1e9:.0f} GB"
+    elif run.facts.PARAMETERS < CPU_LIMIT:
+        return
+    raise InputError(
+        f"{run.facts.NAME} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}. "
+        f"This works here: {works_here(run)}"
+    )
+
+
+def works_here(run):
+    """The same command on the embedded model; on the sample if no data is at hand."""
+    words = list(sys.argv)
+    while "--pretrained_ckpt" in words:
+        at = words.index("--pretrained_ckpt")
+        del words[at : at + 2]
+    words = [word for word in words if not word.startswith("--pretrained_ckpt=")]
+    extra = ["--pretrained_ckpt", "smollm2"]
+    if run.trains and not run.args.max_train_samples:
+        extra += ["--max_train_samples", "400"]
+    if not run.args.max_test_samples:
+        extra += ["--max_test_samples", "64"]
+    if not (run.args.data or os.environ.get("DATA_DIR")):
+        extra = ["--demo"]
+    return shlex.join(["python", *words, *extra])
