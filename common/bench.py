@@ -45,7 +45,7 @@ def main():
     checkpoint = checkpoints.find("smollm2")
     model, tokenizer = loading.base(checkpoint, machine.precision()), loading.tokenizer(checkpoint)
 
-    posts = data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})["test"][:4]
+    posts = data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})["test"][:2]
     labels = sorted(
         {
             row["target"]

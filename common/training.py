@@ -17,7 +17,8 @@ COMPLETE = "complete.json"  # written into a checkpoint after everything else of
 SAVES = 10  # checkpoints a run: a kill costs a tenth of it at most
 
 
-RECOMPUTE_ABOVE = 1e9  # parameters: smaller models' activations fit, recomputing them costs a third more time
+RECOMPUTE_ABOVE = 1e9  # parameters: activations of smaller models fit, recomputing them costs a third more time
+ROOMY = 20e9  # bytes: a CPU run of the embedded model on long dialogues was seen to take up to 13 GB
 
 
 def tune(run, model, data):
@@ -88,8 +89,17 @@ def tune(run, model, data):
     records.write_json(run.folder / "labels.json", data.labels)
     records.write_json(run.folder / "training.json", run.training)
     shutil.rmtree(checkpoints, ignore_errors=True)
-    del trainer
-    return loading.with_adapter(tuned.unload(), adapter)
+    return loading.with_adapter(as_loaded(tuned), adapter)
+
+
+def as_loaded(tuned):
+    """The base model under `tuned` without what training put on it: adapter, trl's forward, recomputation."""
+    model = tuned.unload()
+    vars(model).pop("forward", None)
+    if model.is_gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+        model.disable_input_require_grads()
+    return model.eval()
 
 
 def build(run, model, dataset, checkpoints, book):
@@ -118,7 +128,7 @@ def build(run, model, dataset, checkpoints, book):
         bf16=settings["precision"] == "bfloat16",
         fp16=gpu and settings["precision"] == "float16",
         use_cpu=not gpu,
-        gradient_checkpointing=gpu and model.num_parameters() > RECOMPUTE_ABOVE,
+        gradient_checkpointing=recompute(model, gpu),
         max_length=None,  # documents were cut; cutting here would take the answer
         packing=False,
         shuffle_dataset=False,
@@ -141,6 +151,11 @@ def build(run, model, dataset, checkpoints, book):
     trainer = Trainer(model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book])
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
+
+
+def recompute(model, gpu):
+    """Whether to recompute activations instead of keeping them: large models on a GPU, any on a small machine."""
+    return model.num_parameters() > RECOMPUTE_ABOVE if gpu else memory.total() < ROOMY
 
 
 def by_length(lengths, batch_size, seed):
