@@ -45,13 +45,8 @@ def main():
     checkpoint = checkpoints.find("smollm2")
     model, tokenizer = loading.base(checkpoint, machine.precision()), loading.tokenizer(checkpoint)
 
-    posts = data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})["test"][:2]
-    labels = sorted(
-        {
-            row["target"]
-            for row in data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})["train"]
-        }
-    )
+    sample = data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})
+    posts, labels = sample["test"][:2], sorted({row["target"] for row in sample["train"]})
     encoder = encoding.Encoder(tokenizer, CLASS, "chat", 192, 2048, labels)
     prompts = [encoder.prompt(row["text"]) for row in posts]
     ignore = lambda *batch: None  # noqa: E731
