@@ -93,7 +93,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
     done = call(script, *words, "--dry_run", cwd=tmp_path)
     expected = "smollm2 (embedded)" if words else "mistralai/Mistral-7B-v0.1 (hub)"
     assert value_in_plan(done, "checkpoint") == expected
-    assert value_in_plan(done, "record").endswith(".json")
+    assert value_in_plan(done, "record").removesuffix(" (finished)").endswith(".json")
     assert not list(tmp_path.iterdir())
 
 
