@@ -13,7 +13,7 @@ ROOM = 32  # tokens kept free for the joints between template and documents when
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt's wording. `text` has the slots {document} and, as it needs them, {labels} and {examples}.
+    """A prompt's wording. `text` has the slot {document} and, before it, {labels} and {examples} as needed.
     `cue` follows it in plain format and asks for the answer ("### Class:"); in chat format the start of the
     assistant's turn does that. `answer` is what the answer looks like behind the cue, e.g. " {answer}".
     `example` has {document} and {answer}; `shots` is how many examples are shown."""
@@ -30,7 +30,7 @@ class Encoder:
 
     tokenizer: a fast tokenizer (offsets are needed to cut a text at a token's end).
     format: "plain" (the text as it is) or "chat" (the checkpoint's own chat template, one user turn).
-    max_document_tokens: longer documents are cut there. context: the model's window, in tokens.
+    max_document_tokens: longer documents are cut there. context: tokens a prompt with examples may take.
     Raises InputError for a chat format without a template, or a tokenizer without end of sequence.
     """
 
@@ -47,19 +47,20 @@ class Encoder:
         self.max_document_tokens = max_document_tokens
         self.labels = list(labels)
         self.truncated = 0
-        self._tails = {}
+        self._tails, self._examples = {}, ""
         self.end = self._end_of_turn()
-        self._examples = self._fit(list(examples)[: template.shots], context) if template.shots else ""
+        if template.shots:
+            self._examples = self._fit(list(examples)[: template.shots], context)
 
     @property
     def stop(self):
         """Ids that end an answer: the one that training supervises, and the tokenizer's own."""
         return sorted({self.end, self.tokenizer.eos_token_id})
 
-    def prompt(self, document, count=True):
+    def prompt(self, document):
         """Ids of the prompt for one document, ready for the answer. Counts the document if it was cut."""
         document, was_cut = self.cut(document, self.max_document_tokens)
-        self.truncated += was_cut and count
+        self.truncated += was_cut
         return self._ids(self._frame(self._fill(document)))
 
     def completion(self, answer):
@@ -87,17 +88,10 @@ class Encoder:
         return text[: coded["offset_mapping"][tokens - 1][1]], True
 
     def _fill(self, document):
-        slots = {
-            "{document}": document,
-            "{labels}": "\n".join(self.labels),
-            "{examples}": getattr(self, "_examples", ""),
-        }
-        text = self.template.text
-        for slot, value in slots.items():
-            # one pass a slot, the document last, so that braces inside data are never read as slots
-            if slot != "{document}":
-                text = text.replace(slot, value)
-        return text.replace("{document}", document)
+        # around the document's slot only: slot names inside data are data
+        before, slot, after = self.template.text.partition("{document}")
+        before = before.replace("{labels}", "\n".join(self.labels)).replace("{examples}", self._examples)
+        return before + (document if slot else "") + after
 
     def _frame(self, text):
         if self.format == "plain":
@@ -125,7 +119,6 @@ class Encoder:
     def _fit(self, examples, context):
         """The {examples} text: every example's document shortened to one common budget such that
         the longest prompt still fits the context."""
-        self._examples = ""
         fixed = len(self._ids(self._frame(self._fill("")))) + self.max_document_tokens + ROOM
         spare = context - fixed
         for budget in (256, 192, 128, 96, 64, 48, 32, 24, 16):

@@ -16,7 +16,7 @@ from pathlib import Path
 from common import checkpoints, console, generation, machine, records
 from common.console import InputError, say
 
-PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take, or the model's window if that is smaller
+PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take: within every window here, and a CPU's patience
 QUANTIZATION = "nf4 + double quantization"  # what loading.py does, for training and scoring alike
 TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flags that make a run another one
 

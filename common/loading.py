@@ -185,12 +185,3 @@ def missing_targets(model, targets):
         return []
     ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     return [target for target in targets if target not in ends]
-
-
-def context(model):
-    """Window of a model in tokens, or 2,048 where its config does not say."""
-    config = model.config.get_text_config()
-    for name in ("max_position_embeddings", "max_seq_len", "n_positions"):
-        if getattr(config, name, None):
-            return getattr(config, name)
-    return 2048

@@ -78,9 +78,8 @@ class Folder:
         with open(path / "published.csv", encoding="utf-8", newline="") as stream:
             self.published = list(csv.DictReader(stream))
         self.records = [records.read(file) for file in sorted((path / "results").glob("*.json"))]
-        for record, file in zip(self.records, sorted((path / "results").glob("*.json")), strict=True):
+        for record in self.records:
             records.validate(record)
-            record["file"] = file.name
 
 
 def load_module(path):
