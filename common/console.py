@@ -1,5 +1,6 @@
 """How a script talks to the person who runs it: one-line errors, exit codes, progress, small tables."""
 
+import errno
 import os
 import shlex
 import signal
@@ -48,6 +49,11 @@ def exit_code(main, *args):
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe went away: `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: no space left for {error.filename or 'a file'}: free some, then add --resume", file=sys.stderr)
+        return BAD_INPUT
     return DONE
 
 
