@@ -8,6 +8,13 @@ from dataclasses import dataclass
 
 from common.console import InputError
 
+# Examples in a prompt: few-shot classification shows every class once.
+SHOTS = {
+    ("classification", "one-shot"): 1,
+    ("classification", "few-shot"): 20,
+    ("summarization", "one-shot"): 1,
+    ("summarization", "few-shot"): 3,
+}
 ROOM = 32  # tokens kept free for the joints between template and documents when examples are fitted
 
 
@@ -16,13 +23,12 @@ class Template:
     """A prompt's wording. `text` has the slot {document} and, before it, {labels} and {examples} as needed.
     `cue` follows it in plain format and asks for the answer ("### Class:"); in chat format the start of the
     assistant's turn does that. `answer` is what the answer looks like behind the cue, e.g. " {answer}".
-    `example` has {document} and {answer}; `shots` is how many examples are shown."""
+    `example` has {document} and {answer}: what stands in {examples}, once a shot."""
 
     text: str
     cue: str = ""
     answer: str = " {answer}"
     example: str = ""
-    shots: int = 0
 
 
 class Encoder:
@@ -30,7 +36,8 @@ class Encoder:
 
     tokenizer: a fast tokenizer (offsets are needed to cut a text at a token's end).
     format: "plain" (the text as it is) or "chat" (the checkpoint's own chat template, one user turn).
-    max_document_tokens: longer documents are cut there. context: tokens a prompt with examples may take.
+    max_document_tokens: longer documents are cut there. examples: rows to show in the prompt; context: tokens
+    that a prompt with examples may take.
     Raises InputError for a chat format without a template, or a tokenizer without end of sequence.
     """
 
@@ -49,8 +56,8 @@ class Encoder:
         self.truncated = 0
         self._tails, self._examples = {}, ""
         self.end = self._end_of_turn()
-        if template.shots:
-            self._examples = self._fit(list(examples)[: template.shots], context)
+        if examples:
+            self._examples = self._fit(examples, context)
 
     @property
     def stop(self):

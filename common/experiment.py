@@ -1,10 +1,8 @@
 """One run of one script: its settings resolved, its machine checked, its places named.
 
-Settings come from, in this order: the flags, the demo, the checkpoint's own (checkpoints.py), the model
-folder's facts (model.py). What was chosen is printed before anything runs and stands in the record.
+What was chosen is printed before anything runs and stands in the record.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -13,12 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from common import checkpoints, console, generation, machine, records
+from common import checkpoints, console, machine, records, settings
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take: within every window here, and a CPU's patience
-QUANTIZATION = "nf4 + double quantization"  # what loading.py does, for training and scoring alike
-TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flags that make a run another one
 
 
 def start(main, args, facts, wording, kind):
@@ -42,9 +38,9 @@ def prepare_and_run(main, args, facts, wording, kind):
     run.environment = records.environment()
     say(run.plan())
     if run.text:
-        from common import evaluation
+        from common import encoders, evaluation
 
-        return say(evaluation.answer(run))
+        return say((encoders if run.is_encoder else evaluation).answer(run))
     return main(run)
 
 
@@ -54,13 +50,14 @@ class Run:
 
     args: object
     facts: object
+    variant: checkpoints.Variant  # of the folder's: the one to run or, for a stand-in, the first
     wording: object
     kind: str
     task: str
     method: str
     setting: str
     checkpoint: checkpoints.Checkpoint
-    settings: dict
+    settings: dict  # settings.choose
     folder: Path  # adapter, checkpoints, predictions; ignored by git
     record_path: Path
     experiment: Path | None = None  # the trained run that an inference script uses
@@ -73,6 +70,10 @@ class Run:
     @property
     def trains(self):
         return self.kind == "training"
+
+    @property
+    def is_encoder(self):
+        return self.settings["format"] == "encoder"
 
     @property
     def text(self):
@@ -96,8 +97,6 @@ class Run:
 
     @property
     def template(self):
-        if self.kind == "baseline":
-            return self.wording.BASELINE[self.task, self.args.prompt_type]
         return getattr(self.wording, self.task.upper())
 
     def encoder(self, labels, train=()):
@@ -113,7 +112,7 @@ class Run:
             self.settings["max_document_tokens"],
             PROMPT_BUDGET,
             labels,
-            encoding.shots(train, labels, self.template.shots),
+            encoding.shots(train, labels, encoding.SHOTS.get((self.task, self.method), 0)),
         )
 
     def model(self):
@@ -153,9 +152,8 @@ class Run:
 
     def plan(self):
         """What will be done, resolved, before it is done."""
-        rows = [
-            ("plan", f"{self.facts.NAME}, {self.task}: {self.method}" + (f" ({self.setting})" if self.setting else ""))
-        ]
+        setting = f" ({self.setting})" if self.setting else ""
+        rows = [("plan", f"{self.variant.name}, {self.task}: {self.method}{setting}")]
         rows += [("checkpoint", f"{self.checkpoint.name} ({self.checkpoint.source})")]
         rows += [(name, str(value)) for name, value in self.settings.items() if value is not None]
         rows += [("scores", " and ".join(f"the {stage} model" for stage in self.stages))]
@@ -174,23 +172,18 @@ def resolve(args, facts, wording, kind):
         trained = records.read(experiment / "settings.json")
         if trained.get("task") != task:
             raise InputError(f"{experiment} was trained for {trained.get('task')}, this script is for {task}")
-    name = args.pretrained_ckpt or trained.get("checkpoint") or ("smollm2" if args.demo else facts.CHECKPOINT)
-    checkpoint = checkpoints.find(name, revision=facts.REVISION if name == facts.CHECKPOINT else None)
-    settings = {n: v for n, v in trained.get("settings", {}).items() if n != "precision"} or choose(
-        args, facts, checkpoint, task, kind
-    )
+    first = facts.VARIANTS[0]
+    name = args.pretrained_ckpt or trained.get("checkpoint")
+    name = name or (checkpoints.stand_in(first.format) if args.demo else first.checkpoint)
+    own = next((variant for variant in facts.VARIANTS if variant.checkpoint == name), None)
+    checkpoint, variant = checkpoints.find(name, own and own.revision), own or first
     if kind == "inference":
-        asked = {
-            n: vars(args)[n]
-            for n in ("max_document_tokens", "inference_batch_size", "max_test_samples")
-            if vars(args)[n]
-        }
-        settings = {**settings, **asked, "data": data_name(args)}
         method, setting = trained["method"], trained["setting"]
-    elif kind == "baseline":
-        method, setting = args.prompt_type, ""
+        chosen = settings.of_trained(trained, args)
     else:
-        method, setting = method_name(args), setting_name(args, facts, checkpoint, settings)
+        chosen = settings.choose(args, facts, variant, checkpoint, kind)
+        method = settings.method(args, chosen, kind)
+        setting = settings.name(args, facts, variant, checkpoint, chosen) if kind == "training" else ""
     home = Path(facts.__file__).resolve().parent
     label = "_".join(
         [
@@ -198,7 +191,7 @@ def resolve(args, facts, wording, kind):
             task,
             checkpoint.label,
             method.replace("+", "-"),
-            stamp([kind, settings, checkpoint.name]),
+            stamp([kind, chosen, checkpoint.name]),
         ]
     )
     if args.output_dir:
@@ -207,65 +200,9 @@ def resolve(args, facts, wording, kind):
     else:
         folder = home / "experiments" / label
         record_path = folder / "record.json" if args.demo else home / "results" / f"{label}.json"
-    return Run(args, facts, wording, kind, task, method, setting, checkpoint, settings, folder, record_path, experiment)
-
-
-def choose(args, facts, checkpoint, task, kind):
-    """Every setting of a run, by the order of precedence in this file's first lines."""
-    from_folder = {
-        "format": facts.FORMAT,
-        "targets": facts.ATTENTION_TARGETS,
-        "lora_r": 64,
-        "dropout": 0.1,
-        "lora_alpha": facts.LORA_ALPHA,
-        "learning_rate": facts.LEARNING_RATE,
-        "lr_scheduler": "cosine",
-        "batch_size": facts.BATCH_SIZE,
-        "device_batch_size": facts.DEVICE_BATCH_SIZE,
-        "inference_batch_size": facts.INFERENCE_BATCH_SIZE,
-        "epochs": facts.EPOCHS,
-        "max_document_tokens": facts.MAX_DOCUMENT_TOKENS,
-    }
-    found = from_folder | checkpoint.settings | (checkpoint.demo if args.demo else {})
-    given = {name: value for name, value in vars(args).items() if name in found and value is not None}
-    found = {name: value[task] if isinstance(value, dict) else value for name, value in found.items()} | given
-    shared = ("format", "inference_batch_size", "max_document_tokens")
-    settings = {name: found[name] for name in shared}
-    settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
-    settings["quantization"] = QUANTIZATION
-    settings["data"] = data_name(args)
-    settings["max_test_samples"] = args.max_test_samples
-    if kind != "training":
-        return settings
-    if args.full_tune:
-        found["targets"] = found["targets"] if found["targets"] == "all-linear" else facts.ALL_TARGETS
-    settings |= {name: found[name] for name in from_folder if name not in shared}
-    for name in ("neftune", "train_sample_fraction", "max_train_samples", "seed"):
-        settings[name] = vars(args)[name]
-    return settings
-
-
-def data_name(args):
-    """Which data a run is of, as far as the flags tell."""
-    return args.data or ("sample" if args.demo else "standard")
-
-
-def method_name(args):
-    """As in the published tables: qlora, qlora+neftune, qlora+all-modules, qlora+neftune+all-modules."""
-    return "qlora" + ("+neftune" if args.neftune else "") + ("+all-modules" if args.full_tune else "")
-
-
-def setting_name(args, facts, checkpoint, settings):
-    """What sets a run apart from the method's default on all rows: the key of a table's row."""
-    parts = []
-    if args.task_type == "classification" or args.train_sample_fraction < 1:
-        parts.append(f"train_sample_fraction={args.train_sample_fraction:g}")
-    if args.max_train_samples:
-        parts.append(f"max_train_samples={args.max_train_samples}")
-    unasked = argparse.Namespace(**{**vars(args), **dict.fromkeys(TUNABLE)})
-    usual = choose(unasked, facts, checkpoint, args.task_type, "training")
-    parts += [f"{name}={settings[name]}" for name in TUNABLE if settings[name] != usual[name]]
-    return " ".join(parts)
+    return Run(
+        args, facts, variant, wording, kind, task, method, setting, checkpoint, chosen, folder, record_path, experiment
+    )
 
 
 def stamp(value):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from common import memory
+from common import checkpoints, memory
 from common.console import InputError
 
 CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
@@ -58,9 +58,10 @@ def check(run):
             "--use_flash_attention needs an NVIDIA GPU and `pip install flash-attn --no-build-isolation`; "
             + ("the package is missing" if gpu else "there is no GPU here: drop the flag")
         )
-    if run.checkpoint.source != "hub" or run.checkpoint.name != run.facts.CHECKPOINT:
+    model = run.variant
+    if run.checkpoint.name != model.checkpoint:
         return
-    needed = run.facts.MEMORY_TO_TRAIN if run.trains else run.facts.MEMORY_TO_RUN
+    needed = model.memory_to_train if run.trains else model.memory_to_run
     doing = "train" if run.trains else "run"
     here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
     if gpu:
@@ -68,10 +69,10 @@ def check(run):
         if total >= needed:
             return
         here = f"a GPU with {total / 1e9:.0f} GB"
-    elif run.facts.PARAMETERS < CPU_LIMIT:
+    elif model.parameters < CPU_LIMIT:
         return
     raise InputError(
-        f"{run.facts.NAME} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}. "
+        f"{model.name} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}. "
         f"This works here: {works_here(run)}"
     )
 
@@ -83,7 +84,7 @@ def works_here(run):
         at = words.index("--pretrained_ckpt")
         del words[at : at + 2]
     words = [word for word in words if not word.startswith("--pretrained_ckpt=")]
-    extra = ["--pretrained_ckpt", "smollm2"]
+    extra = ["--pretrained_ckpt", checkpoints.stand_in(run.variant.format)]
     if run.trains and not run.args.max_train_samples:
         extra += ["--max_train_samples", "400"]
     if not run.args.max_test_samples:

@@ -59,7 +59,7 @@ def finish(run, data, scores):
     record = {
         "schema_version": SCHEMA_VERSION,
         "status": "done",
-        "model": run.facts.NAME,
+        "model": run.variant.name,
         "checkpoint": run.checkpoint.name,
         "revision": run.checkpoint.revision,
         "task": run.task,

@@ -2,7 +2,7 @@
 `<!-- table:NAME -->` and `<!-- /table -->` in the README of each folder, and in the front README.
 
 NAME is a table of the folder's published.csv (published figures with what is known to be wrong with them,
-measured ones beside them), or one of GENERATED below. No number in a README is typed by hand.
+measured ones beside them), or one of GENERATED or FRONT below. No number in a README is typed by hand.
 """
 
 import csv
@@ -24,6 +24,12 @@ TITLES = {
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
     "stopped": "ended on its own",
+    "train_hours": "hours of training",
+    "train_cost_usd": "cost of training, USD",
+    "usd_per_1k_tokens": "USD per 1,000 tokens",
+    "max_rps": "offered requests/s",
+    "throughput_rps": "answered requests/s",
+    "latency_p90_s": "latency p90, s",
     **{f"generated_{name}": f"wrote: {name.replace('_', ' ')}" for name in metrics.OUTCOMES},
 }
 
@@ -75,6 +81,7 @@ class Folder:
     def __init__(self, path):
         self.path = path
         self.facts = load_module(path / "model.py")
+        self.checkpoints = {variant.checkpoint for variant in self.facts.VARIANTS}
         with open(path / "published.csv", encoding="utf-8", newline="") as stream:
             self.published = list(csv.DictReader(stream))
         self.records = [records.read(file) for file in sorted((path / "results").glob("*.json"))]
@@ -108,7 +115,7 @@ def published(folder, name, everyone):
         lines = [cell.get((row, title)) for row in rows]
         experiments.setdefault(tuple(identity(line) for line in lines), (title, lines))
     stand_ins = sorted(
-        {r["checkpoint"] for r in folder.records if r["checkpoint"] != folder.facts.CHECKPOINT and matches(r, cells)}
+        {r["checkpoint"] for r in folder.records if r["checkpoint"] not in folder.checkpoints and matches(r, cells)}
     )
     notes = unique(line["note"] for line in cells if line["note"])
     head = [cells[0]["head"], *(f"published: {title}" for title in titles)]
@@ -116,13 +123,20 @@ def published(folder, name, everyone):
     for title, lines in experiments.values():
         metric = TITLES[next(line["metric"] for line in lines if line)]
         several = len({identity(next(filter(None, lines)))[1:3] for _, lines in experiments.values()}) > 1
-        head += [f"measured: {title if several else metric}", *(f"{each} instead: {metric}" for each in stand_ins)]
-        for row, line in zip(body, lines, strict=True):
-            row.append(measured(line, everyone, None))
-            row += [measured(line, [folder], each) for each in stand_ins]
+        more = {f"measured: {title if several else metric}": [measured(line, everyone, None) for line in lines]}
+        for each in stand_ins:
+            found = [measured(line, [folder], each) for line in lines]
+            if set(found) != {"-"}:
+                more[f"{each} instead: {title if several else metric}"] = found
+        head += more
+        for i, row in enumerate(body):
+            row += [column[i] for column in more.values()]
     legend = "".join(f"\n<sup>{letter(i)}</sup> {note}  " for i, note in enumerate(notes))
     dagger = "\n† not to be relied on, for the reason given.  " if any(line["suspect"] for line in cells) else ""
-    return markdown([head, *body]) + f"{dagger}{legend}\n"
+    homes = unique(line["home"] for line in cells if line["home"] != folder.path.name)
+    links = ", ".join(f"[{home}](../{home}/README.md)" for home in homes)
+    cited = f"\nOther models' figures are cited; they are at home in {links}.  " if homes else ""
+    return markdown([head, *body]) + f"{dagger}{legend}{cited}\n"
 
 
 def identity(line):
@@ -154,7 +168,7 @@ def matches(record, cells):
 
 
 def measured(line, places, stand_in):
-    """The figure measured for one published one: of the row's own model, or of a stand-in checkpoint.
+    """The figure measured for one published one: with the row's own model, or with a stand-in checkpoint.
 
     - where there is none. Of several records with the same key the one with most test rows counts, then the newest.
     """
@@ -164,12 +178,24 @@ def measured(line, places, stand_in):
         record
         for folder in places
         for record in folder.records
-        if matches(record, [line]) and record["checkpoint"] == (stand_in or folder.facts.CHECKPOINT)
+        if matches(record, [line]) and record["checkpoint"] in ({stand_in} if stand_in else folder.checkpoints)
     ]
     if not found:
         return "-"
     best = max(found, key=lambda r: (r["data"]["n_test"], r["finished_at"]))
-    return f"{figure(best['metrics'].get(line['metric']))}, n = {best['data']['n_test']}"
+    return found_in(best, line["metric"])
+
+
+def found_in(record, metric):
+    """A record's figure for a metric of a published table: a score, or what the run took."""
+    device = record["environment"]["device"]
+    if metric == "train_hours":
+        seconds = (record["training"] or {}).get("seconds")
+        return "-" if seconds is None else f"{seconds / 3600:.2f}, {device}"
+    if metric == "train_cost_usd":
+        return "-" if record["cost"]["usd"] is None else f"{record['cost']['usd']:.3f}, {device}"
+    score = figure(record["metrics"].get(metric))
+    return score if score == "-" else f"{score}, n = {record['data']['n_test']}"
 
 
 def trained_on(record):
@@ -261,12 +287,54 @@ def front(everyone):
     return markdown(rows)
 
 
+def models(everyone):
+    """The front README: one row a model folder."""
+    head = ["folder", "what it is", "licence", "checkpoints", "GPU memory to train / run"]
+    tasks = {"classification": "20 Newsgroups, accuracy", "summarization": "SAMSum, ROUGE-1"}
+    for title in tasks.values():
+        head += [f"{title}: published", f"{title}: measured"]
+    rows = [head]
+    for folder in everyone:
+        sizes = [
+            f"[{v.name}](https://huggingface.co/{v.checkpoint}), {v.parameters / 1e9:.2g} B"
+            for v in folder.facts.VARIANTS
+        ]
+        memory = [f"{v.memory_to_train / 1e9:g} / {v.memory_to_run / 1e9:g} GB" for v in folder.facts.VARIANTS]
+        row = [f"[{folder.path.name}]({folder.path.name}/README.md)", folder.facts.WHAT, folder.facts.LICENSE]
+        row += ["<br>".join(sizes), "<br>".join(memory)]
+        for task in tasks:
+            row += [best_published(folder, task), best_measured(folder, task)]
+        rows.append(row)
+    return markdown(rows)
+
+
+def best_published(folder, task):
+    """The highest published figure of the folder's own models: of those that can be relied on, else any."""
+    own = {variant.name.lower() for variant in folder.facts.VARIANTS}
+    metric = SHOWN[task][0]
+    lines = [c for c in folder.published if c["metric"] == metric and c["value"] and c["model"] in own]
+    if not lines:
+        return "-"
+    best = max(lines, key=lambda line: (not line["suspect"], float(line["value"])))
+    return f"{best['value']}{' †' if best['suspect'] else ''} ({best['model']}, {best['method']})"
+
+
+def best_measured(folder, task):
+    """The highest figure measured in the folder, with the checkpoint it was measured on."""
+    found = [r for r in folder.records if r["task"] == task and figure(r["metrics"].get(SHOWN[task][0])) != "-"]
+    if not found:
+        return "-"
+    best = max(found, key=lambda r: r["metrics"][SHOWN[task][0]]["value"])
+    return f"{figure(best['metrics'][SHOWN[task][0]])} ({best['checkpoint']}, {best['method']})"
+
+
 GENERATED = {
     "scores-classification": lambda folder: scores(folder, "classification"),
     "scores-summarization": lambda folder: scores(folder, "summarization"),
     "generated": generated,
     "cost": cost,
 }
+FRONT = {"front": front, "models": models}
 
 
 def rendered(path, make):
@@ -279,9 +347,9 @@ def rendered(path, make):
 
 
 def front_table(name, everyone):
-    if name != "front":
-        raise InputError(f"README.md has no table {name}")
-    return front(everyone)
+    if name not in FRONT:
+        raise InputError(f"there is no table {name} for README.md")
+    return FRONT[name](everyone)
 
 
 def folder_table(folder, name, everyone):

@@ -13,7 +13,7 @@ import sys
 import model
 import prompts
 
-from common import flags
+from common import data, evaluation, experiment, flags, records
 
 
 def arguments():
@@ -21,14 +21,10 @@ def arguments():
 
 
 def main(run):
-    from common import data, evaluation, records
-
     rows = data.of_task(run)
     scores = evaluation.of_task(run, run.model(), rows)
     records.finish(run, rows, scores)
 
 
 if __name__ == "__main__":
-    from common import experiment
-
     sys.exit(experiment.start(main, arguments(), model, prompts, "baseline"))

@@ -15,7 +15,7 @@ import sys
 import model
 import prompts
 
-from common import flags
+from common import data, evaluation, experiment, flags, records, training
 
 
 def arguments():
@@ -23,16 +23,11 @@ def arguments():
 
 
 def main(run):
-    from common import data, evaluation, records, training
-
     posts = data.newsgroups(run)  # the same rows, in the same order, for every model
-    network = run.model()  # 4-bit base
-    network = training.tune(run, network, posts)  # learns the class, not the post
+    network = training.tune(run, run.model(), posts)  # 4-bit base, new adapter; learns the class, not the post
     scores = evaluation.labels(run, network, posts)  # every label scored, for every row of a table alike
     records.finish(run, posts, scores)
 
 
 if __name__ == "__main__":
-    from common import experiment
-
     sys.exit(experiment.start(main, arguments(), model, prompts, "training"))

@@ -1,6 +1,6 @@
 """Fine-tune Mistral-7B with QLoRA on SAMSum: messenger dialogues to one-sentence summaries.
 
-The row "Fine-Tuning + QLoRA" of Table 2 (a 24 GB GPU):
+The row "fine-tuning + QLoRA" of Table 2 (a 24 GB GPU):
     python mistral/mistral_summarization.py --lora_r 64
 On any machine, with the embedded 135M model:
     python mistral/mistral_summarization.py --demo
@@ -14,7 +14,7 @@ import sys
 import model
 import prompts
 
-from common import flags
+from common import data, evaluation, experiment, flags, records, training
 
 
 def arguments():
@@ -22,16 +22,11 @@ def arguments():
 
 
 def main(run):
-    from common import data, evaluation, records, training
-
     dialogues = data.samsum(run)  # the same rows, in the same order, for every model
-    network = run.model()  # 4-bit base
-    network = training.tune(run, network, dialogues)  # learns the summaries, not the dialogues
+    network = training.tune(run, run.model(), dialogues)  # 4-bit base, new adapter; learns the summaries alone
     scores = evaluation.summaries(run, network, dialogues)  # one decoding, one scorer for every row of a table
     records.finish(run, dialogues, scores)
 
 
 if __name__ == "__main__":
-    from common import experiment
-
     sys.exit(experiment.start(main, arguments(), model, prompts, "training"))

@@ -11,7 +11,7 @@ import sys
 import model
 import prompts
 
-from common import flags
+from common import data, evaluation, experiment, flags, records
 
 
 def arguments():
@@ -19,14 +19,10 @@ def arguments():
 
 
 def main(run):
-    from common import data, evaluation, records
-
     dialogues = data.samsum(run)
     scores = evaluation.summaries(run, run.model(), dialogues)
     records.finish(run, dialogues, scores)
 
 
 if __name__ == "__main__":
-    from common import experiment
-
     sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))

@@ -104,7 +104,6 @@ def test_few_shot_examples_are_shortened_until_the_longest_prompt_fits(tokenizer
         "{examples}### Post:\n{document}",
         cue="\n\n### Class:",
         example="### Post:\n{document}\n\n### Class: {answer}\n\n",
-        shots=6,
     )
     rows = [{"text": LONG, "target": label} for label in LABELS * 3]
     for context in (2048, 512):

@@ -1,0 +1,48 @@
+"""MPT-7B: the facts of this folder. Read by common/; nothing here computes anything.
+
+Sources: MosaicML's MPT-7B announcement and model card (ALiBi positions, no biases, GPT-NeoX tokenizer), transformers'
+models/mpt (the native class; the 2023 repository's own code is never run), arXiv 2305.14314 (QLoRA).
+Quirks: config.json names no end-of-sequence id, and transformers' generation then never stops (the published 0.0 %
+came of that): here it is taken from the tokenizer, <|endoftext|>. There is no position embedding to restart, so
+packed examples would see each other: rows are never packed. mosaicml/mpt-7b was taken off the hub in 2025 and had
+its weights as pickles only: --pretrained_ckpt takes a converted copy (README).
+"""
+
+from common.checkpoints import Variant
+
+WHAT = "base model; ALiBi, no biases"
+LICENSE = "Apache-2.0"
+SHAPE = {
+    "model_type": "mpt",
+    "vocab_size": 50432,
+    "d_model": 4096,
+    "n_layers": 32,
+    "n_heads": 32,
+    "expansion_ratio": 4,
+}
+VARIANTS = [
+    Variant(
+        "mosaicml/mpt-7b",
+        name="MPT-7B",
+        revision="ada218f9a93b5f1c6dce48a4cc9ff01fcba431e7",  # gone from the hub
+        parameters=6_649_286_656,
+        linear_parameters=6_442_450_944,
+        context=2048,
+        memory_to_train=11e9,
+        memory_to_run=11e9,
+        shape=SHAPE,
+    ),
+]
+
+PRECISION = "bfloat16"  # what the weights were published in
+ATTENTION_TARGETS = ["Wqkv", "out_proj"]
+ALL_TARGETS = [*ATTENTION_TARGETS, "up_proj", "down_proj"]
+
+LORA_R = 64
+LORA_ALPHA = 16
+LEARNING_RATE = 2e-4  # as in the source
+BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
+DEVICE_BATCH_SIZE = 4
+INFERENCE_BATCH_SIZE = 8
+EPOCHS = {"classification": 5, "summarization": 1}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024}

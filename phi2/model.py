@@ -1,0 +1,47 @@
+"""Phi-2: the facts of this folder. Read by common/; nothing here computes anything.
+
+Sources: the model card and config.json of microsoft/phi-2 (format "Instruct: … Output:", MIT), transformers'
+models/phi, arXiv 2305.14314 (QLoRA). Quirks: peft's own default would add fc1 and fc2 to the attention layers, so
+the targets are named; the output projection is called dense; the tokenizer adds no beginning of sequence; pad, begin
+and end of sequence are one token, <|endoftext|>, id 50256, and rows are masked by position.
+"""
+
+from common.checkpoints import Variant
+
+WHAT = "base model trained on textbook-like text; partial rotary positions"
+LICENSE = "MIT"
+SHAPE = {
+    "model_type": "phi",
+    "vocab_size": 51200,
+    "hidden_size": 2560,
+    "intermediate_size": 10240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "partial_rotary_factor": 0.4,
+}
+VARIANTS = [
+    Variant(
+        "microsoft/phi-2",
+        name="Phi-2",
+        revision="ef382358ec9e382308935a992d908de099b64c23",
+        parameters=2_779_683_840,
+        linear_parameters=2_516_582_400,
+        context=2048,
+        memory_to_train=7e9,
+        memory_to_run=7e9,
+        shape=SHAPE,
+    ),
+]
+
+PRECISION = "float16"  # what the weights were published in
+ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "dense"]
+ALL_TARGETS = [*ATTENTION_TARGETS, "fc1", "fc2"]
+
+LORA_R = 64
+LORA_ALPHA = 16
+LEARNING_RATE = 2e-4  # as the other folders
+BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
+DEVICE_BATCH_SIZE = 4
+INFERENCE_BATCH_SIZE = 8
+EPOCHS = {"classification": 5, "summarization": 1}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024}
