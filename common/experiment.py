@@ -5,8 +5,10 @@ What was chosen is printed before anything runs and stands in the record.
 
 import hashlib
 import json
+import logging
 import os
 import sys
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -214,11 +216,14 @@ def find_experiment(args, facts, task):
     """The trained run to use: --experiment_dir, or the newest of this task in the folder's experiments/."""
     if args.experiment_dir:
         folder = Path(args.experiment_dir).expanduser()
-        if not (folder / "settings.json").is_file() or not (folder / "adapter").is_dir():
-            raise InputError(f"{folder} holds no trained run (settings.json and adapter/): train one first")
+        if not (folder / "settings.json").is_file() or not (
+            (folder / "adapter").is_dir() or (folder / "model").is_dir()
+        ):
+            raise InputError(f"{folder} holds no trained run (settings.json and adapter/ or model/): train one first")
         return folder
     found = []
-    for path in (Path(facts.__file__).resolve().parent / "experiments").glob("*/adapter/adapter_model.safetensors"):
+    home = Path(facts.__file__).resolve().parent / "experiments"
+    for path in [*home.glob("*/adapter/adapter_model.safetensors"), *home.glob("*/model/model.safetensors")]:
         folder = path.parent.parent
         if (folder / "settings.json").is_file() and records.read(folder / "settings.json").get("task") == task:
             found.append((path.stat().st_mtime, folder))
@@ -236,8 +241,7 @@ def quiet_libraries(run):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import warnings
-
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # hints about optional kernels
     import transformers
 
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -83,7 +83,7 @@ def base(description):
     what.add_argument(
         "--pretrained_ckpt",
         metavar="NAME",
-        help="hub id, local folder, .gguf file, or an embedded name: smollm2 (default: model.py)",
+        help="hub id, local folder, .gguf file, or an embedded name: smollm2, for encoders minilm (default: model.py)",
     )
     what.add_argument(
         "--data",
@@ -148,7 +148,12 @@ def training(description):
     """`base` plus what fine-tuning takes."""
     parser = base(description)
     tune = parser.add_argument_group("fine-tuning")
-    tune.add_argument("--lora_r", type=positive(int), metavar="R", help="rank of the adapter (default: 64)")
+    tune.add_argument(
+        "--lora_r",
+        type=positive(int),
+        metavar="R",
+        help="rank of the adapter (default: 64; an encoder has none and is trained whole)",
+    )
     tune.add_argument("--dropout", type=probability, metavar="P", help="on the adapter's input (default: 0.1)")
     tune.add_argument("--epochs", type=positive(number), metavar="N", help="passes over the data (default: model.py)")
     tune.add_argument("--learning_rate", type=positive(float), metavar="LR", help="(default: model.py)")
@@ -222,6 +227,26 @@ def baseline(description):
         choices=["zero-shot", "one-shot", "few-shot"],
         default="zero-shot",
         help="examples in the prompt: none, one, or several (default: zero-shot)",
+    )
+    return parser
+
+
+def untrained(description):
+    """`base` plus task and kind of an encoder's baseline."""
+    parser = base(description)
+    what = parser.add_argument_group("baseline")
+    what.add_argument(
+        "--task_type",
+        choices=["classification", "summarization"],
+        default="classification",
+        help="(default: classification)",
+    )
+    what.add_argument(
+        "--baseline",
+        choices=["dummy", "frozen-features"],
+        default="frozen-features",
+        help="dummy: the most frequent class, the first utterances; frozen-features: a logistic regression on "
+        "the untrained encoder's output (default: frozen-features)",
     )
     return parser
 

@@ -5,7 +5,6 @@ from safetensors only and no code is ever taken from a checkpoint.
 """
 
 import contextlib
-import logging
 import sys
 from pathlib import Path
 
@@ -36,7 +35,6 @@ def base(checkpoint, dtype, flash_attention=False):
     import transformers
 
     memory.keep_freed()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # hints about optional kernels
     keywords = {"attn_implementation": "flash_attention_2"} if flash_attention else {}
     with plain_linear_layers(checkpoint):
         model = reading(
@@ -94,7 +92,7 @@ def reading(auto, checkpoint, **keywords):
         return auto.from_pretrained(
             source, revision=checkpoint.revision if checkpoint.source == "hub" else None, **keywords
         )
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         where = (
             "from the hub (is it in reach? gated models want `hf auth login`)"

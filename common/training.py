@@ -23,7 +23,50 @@ ROOMY = 20e9  # bytes: a CPU run of the embedded model on long dialogues was see
 
 def tune(run, model, data):
     """Train a new adapter on `data.train`, save it, and return the 4-bit base with the adapter reloaded
-    from disk, so that what is scored is what was saved.
+    from disk, so that what is scored is what was saved. Fills `run.training` (see `fit`)."""
+    encoder = run.encoder(data.labels)
+    rows = encoding.training_rows(encoder, data.train)
+    run.truncated["train"] = encoder.truncated
+    adapter = run.folder / "adapter"
+    if not finished_before(run):
+        tuned = loading.new_adapter(seeded(run, model), run.settings)
+        fit(run, tuned, rows, len(data.train), answers_only)
+        tuned.save_pretrained(adapter, safe_serialization=True)
+        run.tokenizer.save_pretrained(adapter)
+        finish(run, data.labels)
+        model = as_loaded(tuned)
+    return loading.with_adapter(model, adapter)
+
+
+def seeded(run, model):
+    """`model`, after every generator of random numbers was set to the run's seed."""
+    import transformers
+
+    transformers.set_seed(run.args.seed)
+    return model
+
+
+def finished_before(run):
+    """Whether --resume finds the training done; then `run.training` is filled from it."""
+    kept = run.folder / "training.json"
+    if run.args.resume and kept.is_file():
+        say("training: finished before; going on to the test")
+        run.training = json.loads(kept.read_text())
+        return True
+    kept.unlink(missing_ok=True)
+    return False
+
+
+def finish(run, labels):
+    """After the trained weights are on disk: what belongs to them, and the checkpoints away."""
+    records.write_json(run.folder / "labels.json", labels)
+    records.write_json(run.folder / "training.json", run.training)
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+
+
+def fit(run, model, rows, expected, build):
+    """Train what of `model` wants gradients on `rows` of token ids, from the last complete checkpoint if the run
+    is resumed. build(run, model, dataset, arguments, sampler, callback) makes the trainer.
 
     Fills `run.training`: seconds, tokens, tokens_per_second, steps, loss (mean over the last epoch),
     losses, peak_memory_bytes, trainable_parameters.
@@ -33,32 +76,23 @@ def tune(run, model, data):
     import transformers
 
     settings = run.settings
-    transformers.set_seed(run.args.seed)
-    encoder = run.encoder(data.labels)
-    rows = encoding.training_rows(encoder, data.train)
-    run.truncated["train"] = encoder.truncated
-    if len(rows) != len(data.train):
-        raise RuntimeError(f"{len(data.train)} rows went in, {len(rows)} came out")
-    adapter = run.folder / "adapter"
+    if len(rows) != expected:
+        raise RuntimeError(f"{expected} rows went in, {len(rows)} came out")
     checkpoints = run.folder / "checkpoints"
-    if run.args.resume and (run.folder / "training.json").is_file():
-        say("training: finished before; going on to the test")
-        run.training = json.loads((run.folder / "training.json").read_text())
-        return loading.with_adapter(model, adapter)
     if not run.args.resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    (run.folder / "training.json").unlink(missing_ok=True)
-
-    tuned = loading.new_adapter(model, settings)
     last = last_complete(checkpoints)
     book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {})
-    trainer = build(run, tuned, datasets.Dataset.from_list(rows), checkpoints, book)
-    trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
-    for parameter in tuned.parameters():
-        if parameter.requires_grad:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
-            parameter.data = parameter.data.float()
+    config = arguments(run, model, len(rows), checkpoints)
+    sampler = by_length([len(row["input_ids"]) for row in rows], config["per_device_train_batch_size"], run.args.seed)
+    trainer = build(run, model, datasets.Dataset.from_list(rows), config, sampler, book)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
+        parameter.data = parameter.data.float()
+    count = sum(parameter.numel() for parameter in trainable)
     say(
-        f"training: {len(rows)} rows, {trainer_steps(trainer)} steps, {trainable / 1e6:.1f} M of "
+        f"training: {len(rows)} rows, {trainer_steps(trainer)} steps, {count / 1e6:.1f} M of "
         f"{model.num_parameters() / 1e6:.0f} M parameters" + (f", resuming at step {book.start}" if last else "")
     )
     if torch.cuda.is_available():
@@ -72,24 +106,19 @@ def tune(run, model, data):
     finally:
         if book.bar:
             book.bar.close()
-    totals = book.totals()
+    seconds, tokens = book.seconds(), trainer.state.num_input_tokens_seen
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last_epoch = max(1, round(len(losses) / max(1.0, settings["epochs"])))
     run.training = {
-        **totals,
-        "tokens_per_second": totals["tokens"] / totals["seconds"],
+        "seconds": seconds,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
         "steps": trainer.state.global_step,
         "loss": sum(losses[-last_epoch:]) / last_epoch,
         "losses": [round(loss, 4) for loss in losses],
         "peak_memory_bytes": memory.peak(),
-        "trainable_parameters": trainable,
+        "trainable_parameters": count,
     }
-    tuned.save_pretrained(adapter, safe_serialization=True)
-    run.tokenizer.save_pretrained(adapter)
-    records.write_json(run.folder / "labels.json", data.labels)
-    records.write_json(run.folder / "training.json", run.training)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return loading.with_adapter(as_loaded(tuned), adapter)
 
 
 def as_loaded(tuned):
@@ -102,55 +131,59 @@ def as_loaded(tuned):
     return model.eval()
 
 
-def build(run, model, dataset, checkpoints, book):
-    """The SFTTrainer for rows that are token ids already."""
+def arguments(run, model, rows, checkpoints):
+    """What every trainer here is told, as keywords of transformers' TrainingArguments."""
     import torch
-    import trl
 
     settings = run.settings
     gpu = torch.cuda.is_available()
     rows_at_once = min(settings["batch_size"], settings["device_batch_size"])
-    accumulation = max(1, settings["batch_size"] // rows_at_once)
-    steps = max(1, -(-len(dataset) // settings["batch_size"])) * settings["epochs"]
+    steps = max(1, -(-rows // settings["batch_size"])) * settings["epochs"]
+    return {
+        "output_dir": str(checkpoints),
+        "num_train_epochs": settings["epochs"],
+        "per_device_train_batch_size": rows_at_once,
+        "gradient_accumulation_steps": max(1, settings["batch_size"] // rows_at_once),
+        "learning_rate": settings["learning_rate"],
+        "lr_scheduler_type": settings["lr_scheduler"],
+        "warmup_steps": max(1, round(0.03 * steps)),
+        "max_grad_norm": 0.3 if settings["lora_r"] else 1.0,
+        "weight_decay": 0.0,
+        "optim": "adamw_torch",
+        "neftune_noise_alpha": settings["neftune"],
+        "seed": run.args.seed,
+        "bf16": settings["precision"] == "bfloat16",
+        "fp16": gpu and settings["precision"] == "float16",
+        "use_cpu": not gpu,
+        "gradient_checkpointing": recompute(model, gpu),
+        "remove_unused_columns": False,
+        "include_num_input_tokens_seen": "non_padding",
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": max(1, round(steps / SAVES)),
+        "save_total_limit": 2,
+        "report_to": [] if run.args.report_to == "none" else [run.args.report_to],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": gpu,
+    }
+
+
+def answers_only(run, model, dataset, config, sampler, book):
+    """TRL's SFTTrainer for rows that are token ids already, with their loss mask."""
+    import trl
+
+    class Trainer(trl.SFTTrainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return sampler
+
     config = trl.SFTConfig(
-        output_dir=str(checkpoints),
-        num_train_epochs=settings["epochs"],
-        per_device_train_batch_size=rows_at_once,
-        gradient_accumulation_steps=accumulation,
-        learning_rate=settings["learning_rate"],
-        lr_scheduler_type=settings["lr_scheduler"],
-        warmup_steps=max(1, round(0.03 * steps)),
-        max_grad_norm=0.3,
-        weight_decay=0.0,
-        optim="adamw_torch",
-        neftune_noise_alpha=settings["neftune"],
-        seed=run.args.seed,
-        bf16=settings["precision"] == "bfloat16",
-        fp16=gpu and settings["precision"] == "float16",
-        use_cpu=not gpu,
-        gradient_checkpointing=recompute(model, gpu),
+        **config,
         max_length=None,  # documents were cut; cutting here would take the answer
         packing=False,
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=max(1, round(steps / SAVES)),
-        save_total_limit=2,
-        report_to=[] if run.args.report_to == "none" else [run.args.report_to],
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
     )
-    import transformers
-
-    class Trainer(trl.SFTTrainer):
-        def _get_train_sampler(self, train_dataset=None):
-            return by_length([len(row["input_ids"]) for row in dataset], rows_at_once, run.args.seed)
-
-    trainer = Trainer(model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book])
-    trainer.remove_callback(transformers.PrinterCallback)
-    return trainer
+    return Trainer(model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book])
 
 
 def recompute(model, gpu):
@@ -196,21 +229,16 @@ def trainer_steps(trainer):
 
 
 def bookkeeper(before):
-    """A callback that shows progress, counts seconds and tokens (padding not counted), and marks each
-    checkpoint complete once all of it is written. `before`: what the marker of the checkpoint that this run
-    resumes from had counted."""
+    """A callback that shows progress, counts seconds, and marks each checkpoint complete once all of it is
+    written. `before`: the marker of the checkpoint that this run resumes from."""
     import transformers
 
     class Bookkeeper(transformers.TrainerCallback):
         start = before.get("step", 0)
-        tokens = 0  # since this process began training
         began = bar = None
 
-        def totals(self):
-            return {
-                "seconds": before.get("seconds", 0.0) + time.monotonic() - self.began,
-                "tokens": before.get("tokens", 0) + self.tokens,
-            }
+        def seconds(self):
+            return before.get("seconds", 0.0) + time.monotonic() - self.began
 
         def on_train_begin(self, args, state, control, **keywords):
             self.began = time.monotonic()
@@ -218,7 +246,6 @@ def bookkeeper(before):
 
         def on_log(self, args, state, control, logs=None, **keywords):
             if "loss" in logs:
-                self.tokens = int(logs["num_tokens"])
                 self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
 
         def on_step_end(self, args, state, control, **keywords):
@@ -227,7 +254,7 @@ def bookkeeper(before):
 
         def on_save(self, args, state, control, **keywords):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            records.write_json(folder / COMPLETE, {"step": state.global_step, **self.totals()})
+            records.write_json(folder / COMPLETE, {"step": state.global_step, "seconds": self.seconds()})
 
     return Bookkeeper()
 

@@ -18,22 +18,43 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
+SAME_SIZE = {"d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}  # MPT's names
+
+# Chat templates of the form of the true ones. `zephyr`'s turns end in the end of sequence, `gemma`'s in a token of
+# their own, and it names roles otherwise and trims.
+CHATS = {
+    "zephyr": (
+        "{% for turn in messages %}{{ '<|' + turn.role + '|>\n' + turn.content + eos_token + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+    ),
+    "gemma": (
+        "{{ bos_token }}{% for turn in messages %}{% set role = 'model' if turn.role == 'assistant' else turn.role %}"
+        "{{ '<start_of_turn>' + role + '\n' + turn.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    ),
+}
+TURNS = {"gemma": ["<start_of_turn>", "<end_of_turn>"]}  # special tokens beside <s> and </s>
 
 
-def tokenizer():
-    """A byte-level BPE tokenizer with <s>, </s> and no pad token, as base models have it."""
+def tokenizer(chat=None):
+    """A byte-level BPE tokenizer with <s>, </s> and no pad token, as base models have it. chat: a key of CHATS."""
     import tokenizers
     import transformers
 
     texts = [line for file in sorted(SAMPLE.glob("*.jsonl")) for line in file.read_text().splitlines()]
     texts = [" ".join(str(value) for value in json.loads(line).values()) for line in texts]
     trained = tokenizers.ByteLevelBPETokenizer()
-    trained.train_from_iterator(texts, vocab_size=SIZES["vocab_size"], special_tokens=["<unk>", "<s>", "</s>"])
+    turns = TURNS.get(chat, [])
+    special = ["<unk>", "<s>", "</s>", *turns]
+    trained.train_from_iterator(texts, vocab_size=SIZES["vocab_size"], special_tokens=special)
     bos = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     trained._tokenizer.post_processor = bos
-    return transformers.PreTrainedTokenizerFast(
+    made = transformers.PreTrainedTokenizerFast(
         tokenizer_object=trained._tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
     )
+    made.add_special_tokens({"additional_special_tokens": turns})
+    made.chat_template = CHATS.get(chat)
+    return made
 
 
 def config(**changes):
@@ -42,7 +63,24 @@ def config(**changes):
     return transformers.MistralConfig(**{**SIZES, "bos_token_id": 1, "eos_token_id": 2, **changes})
 
 
-def write(folder, model_config=None, seed=0):
+def shrunk(shape):
+    """The config of a model folder's `shape` (model.py) with small sizes: what else the shape says stays, and so
+    does whether key/value heads are one, fewer than the heads, or as many. Weights are large enough for positions
+    and neighbours to matter. MPT's own config names no end of sequence, so here neither."""
+    import transformers
+
+    small = {name: SIZES[SAME_SIZE.get(name, name)] for name in shape if SAME_SIZE.get(name, name) in SIZES}
+    if "num_key_value_heads" in shape:
+        as_heads = shape["num_attention_heads"]
+        kinds = {1: 1, as_heads: SIZES["num_attention_heads"]}
+        small["num_key_value_heads"] = kinds.get(shape["num_key_value_heads"], SIZES["num_key_value_heads"])
+    if "head_dim" in shape:
+        small["head_dim"] = 16
+    ends = {} if shape["model_type"] == "mpt" else {"bos_token_id": 1, "eos_token_id": 2}
+    return transformers.AutoConfig.for_model(**{**shape, **small, **ends, "initializer_range": 0.2})
+
+
+def write(folder, model_config=None, seed=0, chat=None):
     """Save a random model and the tokenizer into `folder`; returns it."""
     import torch
     import transformers
@@ -50,7 +88,7 @@ def write(folder, model_config=None, seed=0):
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(model_config or config())
     model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tokenizer(chat).save_pretrained(folder)
     return folder
 
 

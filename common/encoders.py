@@ -1,0 +1,378 @@
+"""Encoders: models that read and cannot write. A new head on top classes a text, or picks the utterances of a
+dialogue that stand for a summary (extractive summarization; the marks before each utterance are those of
+BertSum, arXiv 1908.08345, section 3.1).
+
+Beside the fine-tuned encoder stands the same encoder untrained: frozen features under a logistic regression.
+"""
+
+import collections
+import re
+import time
+from pathlib import Path
+
+from common import console, evaluation, generation, loading, metrics, records, training
+from common.console import InputError, warn
+
+PICKS = 3  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
+
+
+def network(run, labels):
+    """The encoder with a head: new from the checkpoint, or the trained one that the run uses.
+
+    labels: class names, for a head that classes texts; empty for one that tells whether an utterance is picked.
+    """
+    import peft
+    import torch
+    import transformers
+
+    auto = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForTokenClassification
+    keywords = {"num_labels": len(labels) or 2, "dtype": torch.float32, "use_safetensors": True}
+    whole = run.experiment / "model" if run.experiment else None
+    if whole and whole.is_dir():
+        model = auto.from_pretrained(whole, **keywords)
+    else:
+        training.seeded(run, None)  # the head is random
+        model = loading.reading(auto, run.checkpoint, **keywords)
+        if run.experiment:
+            model = peft.PeftModel.from_pretrained(model, run.experiment / "adapter")
+    if not run.text:
+        run.keep_settings()
+    return model.to(device()).eval()
+
+
+def device():
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def tune(run, model, data):
+    """Train the head and, with it, every weight or a LoRA adapter; save; return what was saved, reloaded."""
+    import peft
+
+    reader = Reader(run)
+    rows = reader.rows(data)
+    run.truncated["train"] = reader.truncated
+    if training.finished_before(run):
+        return trained(run, data)
+    settings = run.settings
+    if settings["lora_r"]:
+        missing = loading.missing_targets(model, settings["targets"])
+        if missing:
+            raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
+        model = peft.get_peft_model(
+            training.seeded(run, model),
+            peft.LoraConfig(
+                r=settings["lora_r"],
+                lora_alpha=settings["lora_alpha"],
+                lora_dropout=settings["dropout"],
+                target_modules=settings["targets"],
+                # a head that is new is trained whole: peft's own list leaves half of some heads random
+                modules_to_save=new_modules(model),
+            ),
+        )
+    training.fit(run, training.seeded(run, model), rows, len(data.train), whole_rows)
+    model.save_pretrained(run.folder / ("adapter" if settings["lora_r"] else "model"), safe_serialization=True)
+    training.finish(run, data.labels)
+    return trained(run, data)
+
+
+def trained(run, data):
+    """The encoder as `tune` saved it."""
+    run.experiment = run.folder
+    return network(run, data.labels)
+
+
+def new_modules(model):
+    """Names of the modules on top of the pretrained encoder: those beside its base model."""
+    return [name for name, _ in model.named_children() if name != model.base_model_prefix and "dropout" not in name]
+
+
+def whole_rows(run, model, dataset, config, sampler, book):
+    """transformers' Trainer for rows of token ids with a class a row, or a class a marked token."""
+    import transformers
+
+    tokenizer = right_padded(run.tokenizer)
+    per_row = isinstance(dataset[0]["labels"], int)
+    pad = transformers.DataCollatorWithPadding if per_row else transformers.DataCollatorForTokenClassification
+
+    class Trainer(transformers.Trainer):
+        def _get_train_sampler(self, train_dataset=None):
+            return sampler
+
+    config = transformers.TrainingArguments(**config)
+    return Trainer(model=model, args=config, train_dataset=dataset, data_collator=pad(tokenizer), callbacks=[book])
+
+
+def right_padded(tokenizer):
+    """Positions are counted from the row's start, padding included: it has to come last."""
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+class Reader:
+    """Texts as an encoder takes them, and how many were cut."""
+
+    def __init__(self, run):
+        self.run, self.tokenizer, self.truncated = run, run.tokenizer, 0
+        self.longest = run.settings["max_document_tokens"]
+
+    def rows(self, data):
+        """Training rows: {"input_ids", "labels"}; labels: the class, or for every token -100 or, at the mark of
+        an utterance, 1 if the oracle picks it."""
+        if data.labels:
+            place = {label: i for i, label in enumerate(data.labels)}
+            return [{"input_ids": self.text(row["text"]), "labels": place[row["target"]]} for row in data.train]
+        found = []
+        bar = console.progress(len(data.train), "oracle summaries")
+        for row in data.train:
+            said = utterances(row["text"])
+            ids, marks = self.dialogue(said)
+            picked = oracle(said[: len(marks)], row["target"])
+            labels = [-100] * len(ids)
+            for i, mark in enumerate(marks):
+                labels[mark] = int(i in picked)
+            found.append({"input_ids": ids, "labels": labels})
+            bar.update(1)
+        bar.close()
+        return found
+
+    def text(self, text):
+        """Ids of one text, special tokens included, cut at the run's document length."""
+        text = self.run.template.text.replace("{document}", text)
+        ids = self.tokenizer(text)["input_ids"]
+        self.truncated += len(ids) > self.longest
+        return ids if len(ids) <= self.longest else [*ids[: self.longest - 1], ids[-1]]
+
+    def dialogue(self, said):
+        """(ids, marks): every utterance between [CLS] and [SEP]; marks are the places of the [CLS]. Utterances
+        that do not fit the document length are left out, and the dialogue counts as cut."""
+        ids, marks = [], []
+        for utterance in said:
+            text = self.run.template.text.replace("{document}", utterance)
+            more = self.tokenizer(text)["input_ids"]
+            if len(ids) + len(more) > self.longest:
+                if not ids:
+                    ids, marks = [*more[: self.longest - 1], more[-1]], [0]
+                self.truncated += 1
+                break
+            marks.append(len(ids))
+            ids += more
+        return ids, marks
+
+
+def utterances(dialogue):
+    """The turns of a dialogue: its lines; of a single line, what begins with "Name: "."""
+    lines = [line.strip() for line in dialogue.splitlines() if line.strip()]
+    if len(lines) == 1:
+        lines = [part.strip() for part in re.split(r"(?<!\S)(?=[^\W\d_][\w-]*: )", lines[0]) if part.strip()]
+    return lines
+
+
+def oracle(said, summary):
+    """Numbers of the at most PICKS utterances that a greedy search adds one by one while ROUGE-1 + ROUGE-2
+    of what is picked rises (Nallapati et al. 2017, arXiv 1611.04230, section 3.3)."""
+    from rouge_score import rouge_scorer
+
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
+
+    def score(numbers):
+        found = scorer.score(summary, " ".join(said[i] for i in sorted(numbers)))
+        return found["rouge1"].fmeasure + found["rouge2"].fmeasure
+
+    picked, best = set(), 0.0
+    while len(picked) < min(PICKS, len(said)):
+        candidates = [(score(picked | {i}), -i) for i in range(len(said)) if i not in picked]
+        found, number = max(candidates)
+        if found <= best:
+            break
+        best = found
+        picked.add(-number)
+    return picked
+
+
+def summary(said, scores):
+    """The PICKS utterances with the highest scores, in the order in which they were said."""
+    best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:PICKS]
+    return " ".join(said[i] for i in sorted(best))
+
+
+def labels(run, model, data):
+    """Test stage of classification. "base" is a logistic regression on the untrained encoder's features, fitted
+    on the same training rows. Returns the same as evaluation.labels."""
+    truth = [row["target"] for row in data.test]
+
+    def score(stage, timing):
+        if stage == "base":
+            found = probe(run, data, timing)
+        else:
+            scores = outputs(run, model, data, timing)
+            found = [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+        return metrics.classification(found, truth, data.labels)
+
+    return stages(run, data, score)
+
+
+def summaries(run, model, data):
+    """Test stage of extractive summarization; "base" as in `labels`. Returns the same as evaluation.summaries."""
+
+    def score(stage, timing):
+        said = [utterances(row["text"]) for row in data.test]
+        scores = probe(run, data, timing) if stage == "base" else outputs(run, model, data, timing)
+        return rouge([summary(*row) for row in zip(said, scores, strict=True)], data)
+
+    return stages(run, data, score)
+
+
+def rouge(written, data):
+    return metrics.rouge(written, [row["target"] for row in data.test])
+
+
+def baseline(run, data):
+    """What needs no fine-tuning, by --baseline: "frozen-features", or "dummy": the most frequent class, the
+    first PICKS utterances. Returns the same as `labels` and `summaries`."""
+
+    def score(stage, timing):
+        if run.method == "frozen-features":
+            found = probe(run, data, timing)
+        elif data.labels:
+            classes = collections.Counter(row["target"] for row in data.train)
+            found = [max(sorted(classes), key=classes.__getitem__)] * len(data.test)
+        else:
+            found = [range(0, -len(utterances(row["text"])), -1) for row in data.test]
+        if data.labels:
+            return metrics.classification(found, [row["target"] for row in data.test], data.labels)
+        said = [utterances(row["text"]) for row in data.test]
+        return rouge([summary(*row) for row in zip(said, found, strict=True)], data)
+
+    run.keep_settings()
+    return stages(run, data, score)
+
+
+def of_task(run, model, data):
+    """The test stage that --task_type names."""
+    return {"classification": labels, "summarization": summaries}[run.task](run, model, data)
+
+
+def stages(run, data, score):
+    found, timing = {"base": None, "tuned": None}, evaluation.Timing()
+    for stage in run.stages:
+        timing = evaluation.Timing()  # the record's inference block is that of its last stage
+        found[stage] = score(stage, timing)
+    return {**found, "inference": timing.block(len(data.test))}
+
+
+def outputs(run, model, data, timing):
+    """A list a test row: log-probabilities of all classes, or for every utterance that of being picked."""
+    reader = Reader(run)
+    rows, marks = inputs(reader, data.test, data.labels)
+    run.truncated["test"] = reader.truncated
+    kept = evaluation.Predictions(run, "tuned-scores", len(rows), timing)
+
+    def found(number, logits):
+        scores = logits.log_softmax(-1)
+        return {"scores": (scores if data.labels else scores[marks[number], 1]).tolist()}
+
+    read(run, model, rows, lambda out: out.logits, found, kept.add, kept.done, "tuned model reads")
+    return [row["scores"] for row in kept.rows]
+
+
+def inputs(reader, rows, labels):
+    """(ids of every row, places of the marks in every row or None)."""
+    if labels:
+        return [reader.text(row["text"]) for row in rows], [None] * len(rows)
+    return map(list, zip(*(reader.dialogue(utterances(row["text"])) for row in rows), strict=True))
+
+
+def probe(run, data, timing):
+    """A logistic regression on the frozen encoder's features, fitted on the training rows: the test rows' classes,
+    or the scores of their utterances. `timing` gets the reading of the test rows."""
+    import numpy
+    from sklearn.linear_model import LogisticRegression
+
+    encoder, reader = frozen(run), Reader(run)
+    if data.labels:
+        wanted = [row["target"] for row in data.train]
+    else:
+        rows = reader.rows(data)
+        wanted = [label for row in rows for label in row["labels"] if label != -100]
+    learned = features(run, encoder, reader, data.train, data.labels, evaluation.Timing())
+    reader.truncated = 0
+    asked = features(run, encoder, reader, data.test, data.labels, timing)
+    run.truncated["test"] = reader.truncated
+    model = LogisticRegression(max_iter=2000, random_state=run.args.seed)
+    model.fit(numpy.concatenate(learned), wanted)
+    if data.labels:
+        return model.predict(numpy.concatenate(asked)).tolist()
+    return [model.predict_log_proba(row)[:, 1].tolist() for row in asked]
+
+
+def frozen(run):
+    import torch
+    import transformers
+
+    keywords = {"dtype": torch.float32, "use_safetensors": True}
+    return loading.reading(transformers.AutoModel, run.checkpoint, **keywords).to(device()).eval()
+
+
+def features(run, encoder, reader, rows, labels, timing):
+    """An array of shape (1, width) a text, or (utterances, width) a dialogue: the last hidden state at [CLS]
+    or its mean over the text or utterance, as the setting `pooling` says."""
+    ids, marks = inputs(reader, rows, labels)
+    kept = [None] * len(rows)
+
+    def found(number, states):
+        starts = marks[number] or [0]
+        if run.settings["pooling"] == "cls":
+            return states[starts].cpu().numpy()
+        ends = [*starts[1:], len(ids[number])]
+        return numpy.stack([states[a:b].mean(0).cpu().numpy() for a, b in zip(starts, ends, strict=True)])
+
+    def keep(numbers, arrays, seconds):
+        timing.batches.append((seconds, len(numbers)))
+        for number, array in zip(numbers, arrays, strict=True):
+            kept[number] = array
+
+    import numpy
+
+    read(run, encoder, ids, lambda out: out.last_hidden_state, found, keep, (), "frozen encoder reads")
+    return kept
+
+
+def read(run, model, rows, pick, found, on_batch, done, label):
+    """Run `model` over rows of ids in batches of like length. pick(output) is a tensor (rows, …); found(number,
+    tensor of that row without padding) makes what on_batch(numbers, values, seconds) gets."""
+    import torch
+
+    tokenizer = right_padded(run.tokenizer)
+    bar = console.progress(len(rows), label, done=len(done))
+    for numbers in generation.batches([len(row) for row in rows], run.settings["inference_batch_size"]):
+        if all(number in done for number in numbers):
+            continue
+        began = time.monotonic()
+        batch = tokenizer.pad({"input_ids": [rows[number] for number in numbers]}, return_tensors="pt").to(device())
+        with torch.inference_mode():
+            out = pick(model(**batch)).float()
+        per_token = out.dim() == 3
+        values = [
+            found(number, out[i, : len(rows[number])] if per_token else out[i]) for i, number in enumerate(numbers)
+        ]
+        on_batch(numbers, values, time.monotonic() - began)
+        bar.update(len(numbers))
+    bar.close()
+
+
+def answer(run):
+    """What the trained encoder answers to --text: the likeliest classes, or the utterances it picks."""
+    names = records.read(Path(run.experiment) / "labels.json")
+    model, reader, found = network(run, names), Reader(run), []
+    said = utterances(run.text)
+    ids, marks = (reader.text(run.text), None) if names else reader.dialogue(said)
+    if reader.truncated:
+        warn(f"the text is longer than {reader.longest} tokens and was cut")
+    keep = lambda numbers, values, seconds: found.extend(values)  # noqa: E731
+    read(run, model, [ids], lambda out: out.logits, lambda number, logits: logits.log_softmax(-1), keep, (), "reading")
+    if not names:
+        return summary(said, found[0][marks, 1].tolist())
+    ranked = sorted(zip(found[0].exp().tolist(), names, strict=True), reverse=True)[:3]
+    return "\n".join(f"{name}  {share:.1%}" for share, name in ranked)

@@ -1,0 +1,48 @@
+"""DistilBERT: the facts of this folder. Read by common/; nothing here computes anything.
+
+Sources: the model card and config.json of distilbert-base-uncased, arXiv 1910.01108 (six layers of BERT-base, taught
+by it), arXiv 1908.08345 (BertSum: a mark before every sentence), arXiv 2106.09685 (LoRA on query and value).
+Quirks: peft knows no targets for this class, so they are named; its classification head is two layers, and peft's
+own list would leave the first of them random, so whatever is new is trained whole. 66 M parameters are not worth
+quantising: they are loaded and trained in float32.
+"""
+
+from common.checkpoints import Variant
+
+WHAT = "encoder: reads, cannot write"
+LICENSE = "Apache-2.0"
+VARIANTS = [
+    Variant(
+        "distilbert/distilbert-base-uncased",
+        name="DistilBERT",
+        revision="12040accade4e8a0f71eabdb258fecc2e7e948be",
+        parameters=66_362_880,
+        linear_parameters=42_467_328,
+        context=512,
+        memory_to_train=3e9,
+        memory_to_run=1e9,
+        format="encoder",
+        shape={
+            "model_type": "distilbert",
+            "vocab_size": 30522,
+            "dim": 768,
+            "hidden_dim": 3072,
+            "n_layers": 6,
+            "n_heads": 12,
+        },
+    ),
+]
+
+PRECISION = "float32"
+POOLING = "cls"  # where frozen features are read
+ATTENTION_TARGETS = ["q_lin", "v_lin"]
+ALL_TARGETS = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
+
+LORA_R = None  # every weight is trained; --lora_r asks for an adapter
+LORA_ALPHA = 16
+LEARNING_RATE = {"full-finetune": 5e-5, "lora": 5e-4}
+BATCH_SIZE = 16
+DEVICE_BATCH_SIZE = 16
+INFERENCE_BATCH_SIZE = 64
+EPOCHS = {"classification": 10, "summarization": 3}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 512}

@@ -1,0 +1,291 @@
+"""Every model folder on a tiny model of its true architecture: its facts, what is quantised and adapted, that training
+is learned, kept and ended, that rows do not see each other, and what MPT's published 0.0 % came of."""
+
+import importlib.util
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import bitsandbytes
+import pytest
+import tiny
+import torch
+import transformers
+import trl
+from conftest import ROOT
+
+from common import checkpoints, encoding, evaluation, experiment, flags, generation, loading, machine, scoring, training
+from common.data import Data
+
+# Name of a case: model folder, number of its variant, chat template of the tiny tokenizer (tiny.CHATS).
+CASES = {
+    "mistral": ("mistral", 0, None),
+    "zephyr": ("zephyr", 0, "zephyr"),
+    "mpt": ("mpt", 0, None),
+    "llama2": ("llama2", 0, None),
+    "falcon": ("falcon", 0, None),
+    "phi2": ("phi2", 0, None),
+    "gemma": ("gemma", 0, None),
+    "gemma-it": ("gemma", 2, "gemma"),
+}
+FOLDERS = sorted({folder for folder, _, _ in CASES.values()})
+POSTS = [json.loads(line) for line in (tiny.SAMPLE / "posts.jsonl").read_text().splitlines()]
+DIALOGUES = [{"text": f"Ann: Sunday at {i}? Bob: fine", "target": "They meet on Sunday."} for i in range(12)]
+SUMMARIES = Data("toy", "toy", DIALOGUES, DIALOGUES[:4], [], {})
+TOY = {"learning_rate": 0.01, "epochs": 8, "batch_size": 4, "dropout": 0.0, "lora_r": 16, "full_tune": True}
+
+
+def read(folder, file):
+    """A model folder's model.py or prompts.py, by its path: the files of all folders are named alike."""
+    spec = importlib.util.spec_from_file_location(f"{folder}_{file}", ROOT / folder / f"{file}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Case:
+    """A model folder and a tiny checkpoint of one of its variants."""
+
+    facts: object
+    wording: object
+    variant: object
+    chat: str | None
+    folder: Path  # the checkpoint's
+
+    def run(self, output, kind="training", task="summarization", **given):
+        """The Run of this folder's script on the checkpoint, resolved as on the command line."""
+        parser = getattr(flags, task)(getattr(flags, kind)("test"))
+        words = ["--pretrained_ckpt", str(self.folder), "--demo", "--output_dir", str(output)]
+        for name, value in given.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        run = experiment.resolve(parser.parse_args(words), self.facts, self.wording, kind)
+        if kind == "training":  # a local folder is taken for the model folder's first variant
+            run.settings["format"] = self.variant.format
+        run.settings["precision"] = machine.precision(self.facts.PRECISION)
+        return run
+
+    def load(self, precision="float32"):
+        return loading.base(checkpoints.find(str(self.folder)), precision)
+
+    def plain(self):
+        return transformers.AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+
+
+def write_case(name, folder):
+    home, number, chat = CASES[name]
+    facts = read(home, "model")
+    variant = facts.VARIANTS[number]
+    tiny.write(folder, tiny.shrunk(variant.shape), chat=chat)
+    return Case(facts, read(home, "prompts"), variant, chat, folder)
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request, tmp_path_factory):
+    return write_case(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def model(case):
+    """The 4-bit model, in float32, shared by the tests that leave it as it is."""
+    return case.load()
+
+
+@pytest.fixture(scope="module")
+def tuned(case, tmp_path_factory):
+    """(run, tuned model, trainer, all batches that the trainer was fed) of one toy training."""
+    seen = []
+
+    class Watched(trl.SFTTrainer):
+        def training_step(self, model, inputs, *rest):
+            seen.append((self, {name: value.clone() for name, value in inputs.items()}))
+            return super().training_step(model, inputs, *rest)
+
+    run = case.run(tmp_path_factory.mktemp("run"), **TOY)
+    run.settings["max_new_tokens"] = 24
+    run.keep_settings()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trl, "SFTTrainer", Watched)
+        found = training.tune(run, case.load(run.settings["precision"]), SUMMARIES)
+    return run, found, seen[0][0], [batch for _, batch in seen]
+
+
+def linear_layers(model):
+    """{name: layer} of the linear layers but the output head."""
+    head = model.get_output_embeddings()
+    return {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and layer is not head
+    }
+
+
+def unpadded(batch):
+    """(ids, labels) of every row of a batch, without padding."""
+    rows = zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True)
+    return [(ids[mask == 1].tolist(), labels[mask == 1].tolist()) for ids, labels, mask in rows]
+
+
+def test_every_folder_of_a_model_that_writes_has_a_case():
+    written = {path.parent.name for path in ROOT.glob("*/model.py")}
+    assert set(FOLDERS) == {name for name in written if read(name, "model").VARIANTS[0].format != "encoder"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_facts_are_those_of_the_architecture_at_full_size(folder):
+    facts = read(folder, "model")
+    for variant in facts.VARIANTS:
+        with torch.device("meta"):
+            full = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**variant.shape))
+        full.tie_weights()
+        linear = linear_layers(full)
+        assert sum(p.numel() for p in full.parameters()) == variant.parameters
+        assert sum(layer.weight.numel() for layer in linear.values()) == variant.linear_parameters
+        assert {name.rpartition(".")[2] for name in linear} == set(facts.ALL_TARGETS)
+        assert set(facts.ATTENTION_TARGETS) == {name.rpartition(".")[2] for name in linear if "att" in name.lower()}
+
+
+def test_every_linear_layer_but_the_head_is_nf4_with_double_quantization(case, model):
+    plain = case.plain()
+    linear = linear_layers(plain)
+    packed = {name: layer for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)}
+    assert set(packed) == set(linear) == set(linear_layers(model))
+    assert not isinstance(model.get_output_embeddings(), bitsandbytes.nn.Linear4bit)
+    states = [layer.weight.quant_state for layer in packed.values()]
+    assert {(state.quant_type, state.nested) for state in states} == {("nf4", True)}
+    weights = sum(layer.weight.numel() for layer in linear.values())
+    rest = plain.get_memory_footprint() - 4 * weights
+    assert model.get_memory_footprint() == pytest.approx(weights / 2 + rest, rel=0.05)
+    assert model.get_memory_footprint() < 0.75 * plain.get_memory_footprint()
+
+
+@pytest.mark.parametrize("which", ["ATTENTION_TARGETS", "ALL_TARGETS"])
+def test_every_layer_is_adapted_on_every_named_target_and_learns(case, which):
+    targets = getattr(case.facts, which)
+    torch.manual_seed(1)
+    settings = {"lora_r": 4, "lora_alpha": 16, "dropout": 0.0, "targets": targets}
+    adapted = loading.new_adapter(case.load(), settings).train()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:  # starts at zero, which would hide the gradient of lora_A
+            torch.nn.init.normal_(parameter, std=0.02)
+    ids = torch.arange(5, 69).view(2, 32)
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    grads = {name: p.grad for name, p in adapted.named_parameters() if "lora_" in name}
+    layers = adapted.config.num_hidden_layers
+    for target in targets:
+        for matrix in ("lora_A", "lora_B"):
+            found = [grad for name, grad in grads.items() if f".{target}.{matrix}." in name]
+            assert len(found) == layers
+            assert all(grad is not None and grad.abs().max() > 0 for grad in found)
+    assert len(grads) == 2 * layers * len(targets)
+
+
+def test_a_toy_tuned_model_says_what_it_learned_and_stops_before_the_budget(case, tuned):
+    run, found, _, _ = tuned
+    scores = evaluation.summaries(run, found, SUMMARIES)
+    assert run.training["losses"][-1] < run.training["losses"][0] - 1
+    assert scores["tuned"]["rouge1"]["value"] == scores["tuned"]["stopped"]["value"] == 100
+    assert scores["base"]["rouge1"]["value"] < 50
+    assert scores["base"]["stopped"]["value"] < 100
+
+
+def test_what_was_saved_and_reloaded_is_what_was_trained(case, tuned):
+    run, found, _, _ = tuned
+    base = case.load(run.settings["precision"])
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        untuned = base(ids).logits
+        with found.disable_adapter():
+            assert torch.equal(found(ids).logits, untuned)
+        fresh = loading.with_adapter(base, run.folder / "adapter")
+        assert torch.equal(found(ids).logits, fresh(ids).logits)
+        assert not torch.equal(found(ids).logits, untuned)
+
+
+def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_use(case, tuned, monkeypatch):
+    run, found, _, batches = tuned
+    used, pad_left = [], generation.pad_left
+    monkeypatch.setattr(generation, "pad_left", lambda rows, *rest: used.extend(rows) or pad_left(rows, *rest))
+    use = case.run(run.folder / "use", "inference", experiment_dir=run.folder)
+    evaluation.summaries(use, found, replace(SUMMARIES, test=SUMMARIES.train))
+    encoder, trained = use.encoder([]), set()
+    for batch in batches:
+        for ids, labels in unpadded(batch):
+            assert ids[-1] == labels[-1] == encoder.end
+            trained.add(tuple(token for token, label in zip(ids, labels, strict=True) if label == -100))
+    assert trained == {tuple(prompt) for prompt in used}
+    assert len(used) == len(trained) == len(SUMMARIES.train)
+    assert encoder.stop == found.generation_config.eos_token_id
+    assert set(encoder.stop) == {encoder.end, encoder.tokenizer.eos_token_id}
+    of_its_own = (tiny.TURNS.get(case.chat) or ["</s>"])[-1]  # <end_of_turn>, which is not the end of sequence
+    assert encoder.end == encoder.tokenizer.convert_tokens_to_ids(of_its_own)
+
+
+def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model, tmp_path):
+    labels = sorted({post["label"] for post in POSTS})
+    encoder = case.run(tmp_path, task="classification", max_document_tokens=48).encoder(labels)
+    prompts = [encoder.prompt(text) for text in [*(post["text"] for post in POSTS[:3]), "short", "x"]]
+    assert len({len(prompt) for prompt in prompts}) > 2  # so that there is padding
+
+    def found(size):
+        scores, answers = [None] * len(prompts), [None] * len(prompts)
+
+        def into(place):
+            return lambda rows, values, _: [place.__setitem__(*pair) for pair in zip(rows, values, strict=True)]
+
+        scoring.score_labels(model, encoder, prompts, labels, size, into(scores))
+        generation.generate(model, encoder, prompts, 12, size, into(answers))
+        return torch.tensor(scores), [answer["text"] for answer in answers]
+
+    (alone, wrote_alone), (together, wrote_together) = found(1), found(len(prompts))
+    assert torch.allclose(alone, together, rtol=0, atol=1e-4)
+    assert alone.std() > 0.1
+    assert wrote_alone == wrote_together
+    assert len(set(wrote_alone)) > 1
+
+
+def test_packed_documents_see_each_other_in_mpt_and_falcon_alone(case, model):
+    first, second = torch.arange(10, 30), torch.arange(50, 66)
+    with torch.no_grad():
+        alone = model(input_ids=second[None], use_cache=False).logits[0]
+        packed = model(
+            input_ids=torch.cat([first, second])[None],
+            position_ids=torch.cat([torch.arange(len(first)), torch.arange(len(second))])[None],
+            use_cache=False,
+        ).logits[0, len(first) :]
+    moved = float((packed - alone).abs().max())
+    assert moved > 1e-2 if case.variant.shape["model_type"] in ("mpt", "falcon") else moved < 1e-4
+
+
+def test_training_never_packs(tuned):
+    run, _, trainer, batches = tuned
+    assert not (trainer.args.packing or trainer.args.padding_free or trainer.padding_free)
+    rows = encoding.training_rows(run.encoder([]), SUMMARIES.train)
+    fed = [ids for batch in batches for ids, _ in unpadded(batch)]
+    assert sorted(fed) == sorted(row["input_ids"] for row in rows for _ in range(run.settings["epochs"]))
+    assert not any("position_ids" in batch for batch in batches)
+
+
+def test_mpt_without_its_end_of_sequence_scores_zero_by_exact_match_and_no_other_way(tmp_path):
+    cues = {"rec.autos": "engine", "sci.med": "doctor", "sci.space": "orbit", "talk.religion.misc": "prayer"}
+    rows = [{"text": f"{cue} {cue} {i}", "target": label} for i in range(4) for label, cue in cues.items()]
+    data = Data("toy", "toy", rows, rows, sorted(cues), {})
+    case = write_case("mpt", tmp_path / "mpt")
+    run = case.run(tmp_path / "run", task="classification", **TOY | {"epochs": 16})
+    model = training.tune(run, case.load(run.settings["precision"]), data)
+    scores = evaluation.labels(run, model, data)["tuned"]
+    encoder = run.encoder(data.labels)
+    assert encoder.tokenizer.eos_token_id in encoder.stop
+    assert scores["accuracy"]["value"] > 50
+    assert scores["generated_right"]["value"] > 50
+
+    lost = loading.with_adapter(case.load(run.settings["precision"]), run.folder / "adapter")  # as the source used it
+    assert transformers.MptConfig().eos_token_id is None  # why nothing told generation where to end
+    assert lost.config.eos_token_id is lost.generation_config.eos_token_id is None
+    exact = begun = 0
+    for row in rows:
+        ids, answer = torch.tensor([encoder.prompt(row["text"])]), encoder.completion(row["target"])
+        out = lost.generate(input_ids=ids, do_sample=False, max_new_tokens=20, eos_token_id=None)[0, ids.shape[1] :]
+        assert len(out) == 20
+        exact += encoder.tokenizer.decode(out, skip_special_tokens=True).strip() == row["target"]
+        begun += out[: len(answer)].tolist() == answer
+    assert exact == 0
+    assert begun > len(rows) / 2  # the right answers were there, and went on
