@@ -7,7 +7,9 @@ first values, so a shell script can end in "$@". Every cell is checked before th
 is finished when its record is there; --dry_run prints the cells and stops.
 """
 
+import concurrent.futures
 import itertools
+import os
 import shlex
 import subprocess
 import sys
@@ -40,15 +42,18 @@ def grid(flags):
 
 def plan(script, cells):
     """[(cell, its record is there)] after a --dry_run of every cell. Raises InputError if one is wrong."""
-    checked = []
-    for cell in cells:
+
+    def check(cell):
         command = [sys.executable, script, *cell, "--resume", "--dry_run"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        checked = list(zip(cells, pool.map(check, cells), strict=True))
+    for cell, done in checked:
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
             raise InputError(f"{shlex.join(cell)}: {lines[-1].removeprefix('error: ')}")
-        checked.append((cell, "(finished)" in done.stdout))
-    return checked
+    return [(cell, "(finished)" in done.stdout) for cell, done in checked]
 
 
 def run(script, cell):

@@ -160,9 +160,12 @@ def unique(values):
 
 
 def matches(record, cells):
+    """Whether a record is of one of the experiments in `cells`. Where a row says nothing of the number of training
+    rows, a run on some of them will do, and `found_in` says on how many."""
+    setting = re.sub(r"^max_train_samples=\d+ ?", "", record["setting"])
     return any(
         record["task"] == TASKS[c["study"]]
-        and (record["model"].lower(), record["method"], record["setting"]) == (c["model"], c["method"], c["setting"])
+        and (record["model"].lower(), record["method"], setting) == (c["model"], c["method"], c["setting"])
         for c in cells
     )
 
@@ -170,7 +173,8 @@ def matches(record, cells):
 def measured(line, places, stand_in):
     """The figure measured for one published one: with the row's own model, or with a stand-in checkpoint.
 
-    - where there is none. Of several records with the same key the one with most test rows counts, then the newest.
+    - where there is none. Of several records with the same key the one with most test rows counts, then the one with
+    most training rows, then the newest.
     """
     if not line:
         return "-"
@@ -182,7 +186,7 @@ def measured(line, places, stand_in):
     ]
     if not found:
         return "-"
-    best = max(found, key=lambda r: (r["data"]["n_test"], r["finished_at"]))
+    best = max(found, key=lambda r: (r["data"]["n_test"], r["data"]["n_train"], r["finished_at"]))
     return found_in(best, line["metric"])
 
 
@@ -195,7 +199,8 @@ def found_in(record, metric):
     if metric == "train_cost_usd":
         return "-" if record["cost"]["usd"] is None else f"{record['cost']['usd']:.3f}, {device}"
     score = figure(record["metrics"].get(metric))
-    return score if score == "-" else f"{score}, n = {record['data']['n_test']}"
+    some = f", trained on {record['data']['n_train']}" if "max_train_samples" in record["setting"] else ""
+    return score if score == "-" else f"{score}, n = {record['data']['n_test']}{some}"
 
 
 def trained_on(record):
@@ -296,7 +301,7 @@ def models(everyone):
     rows = [head]
     for folder in everyone:
         sizes = [
-            f"[{v.name}](https://huggingface.co/{v.checkpoint}), {v.parameters / 1e9:.2g} B"
+            f"[{v.name}](https://huggingface.co/{v.checkpoint}), {v.parameters / 1e9:.3g} B"
             for v in folder.facts.VARIANTS
         ]
         memory = [f"{v.memory_to_train / 1e9:g} / {v.memory_to_run / 1e9:g} GB" for v in folder.facts.VARIANTS]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from common import tables
+
 ROOT = Path(__file__).parent.parent
 MISTRAL = ROOT / "mistral"
-SCRIPTS = sorted(MISTRAL.glob("mistral_*.py"))
+SCRIPTS = sorted(path for facts in ROOT.glob("*/model.py") for path in facts.parent.glob(f"{facts.parent.name}_*.py"))
 SUMMARIZATION, CLASSIFICATION = MISTRAL / "mistral_summarization.py", MISTRAL / "mistral_classification.py"
 
 
@@ -37,8 +39,8 @@ def value_in_plan(done, name):
     return next(line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.split()[0] == name)
 
 
-def test_the_folder_has_five_scripts():
-    assert len(SCRIPTS) == 5
+def test_there_are_five_scripts_a_folder():
+    assert len(SCRIPTS) == 5 * 8
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -90,8 +92,11 @@ def test_fractions_up_to_one_are_accepted(value, tmp_path):
 @pytest.mark.parametrize("words", [[], ["--demo"], ["--pretrained_ckpt", "smollm2", "--output_dir", "out"]])
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if "n_inference" not in s.stem], ids=lambda script: script.stem)
 def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
+    stand_in = "minilm" if "distilbert" in script.stem else "smollm2"
+    words = [stand_in if word == "smollm2" else word for word in words]
     done = call(script, *words, "--dry_run", cwd=tmp_path)
-    expected = "smollm2 (embedded)" if words else "mistralai/Mistral-7B-v0.1 (hub)"
+    first = tables.load_module(script.parent / "model.py").VARIANTS[0]
+    expected = f"{stand_in} (embedded)" if words else f"{first.checkpoint} (hub)"
     assert value_in_plan(done, "checkpoint") == expected
     assert value_in_plan(done, "record").removesuffix(" (finished)").endswith(".json")
     assert not list(tmp_path.iterdir())

@@ -60,21 +60,33 @@ def test_run_lora_is_four_ranks_by_six_epochs_by_three_dropouts():
     assert {(cell["--epochs"], cell["--lora_r"], cell["--dropout"]) for cell in cells} == set(expected)
 
 
-PLACES = {"the root": (ROOT, "mistral/"), "the folder": (MISTRAL, ""), "elsewhere": (Path("/tmp"), f"{MISTRAL}/")}
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/model.py"))
+PLACES = [(folder, folder, "") for folder in FOLDERS] + [(folder, ROOT, f"{folder.name}/") for folder in FOLDERS]
+PLACES += [(MISTRAL, Path("/tmp"), f"{MISTRAL}/")]
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_shell_scripts_work_from_anywhere(place):
-    cwd, prefix = PLACES[place]
+@pytest.mark.parametrize(("folder", "cwd", "prefix"), PLACES, ids=lambda value: str(value).replace(str(ROOT), "root"))
+def test_the_shell_scripts_work_from_anywhere(folder, cwd, prefix):
     cells = listed(call(["bash", f"{prefix}sample_ablate.sh", "--demo", "--dry_run"], cwd))
     assert [cell["--train_sample_fraction"] for cell in cells] == ["0.025", "0.05", "0.1", "0.25", "0.5", "1.0"]
     cells = listed(call(["bash", f"{prefix}baseline_inference.sh", "--demo", "--dry_run"], cwd))
-    tasks, prompts = ("classification", "summarization"), ("zero-shot", "one-shot", "few-shot")
-    assert [(cell["--task_type"], cell["--prompt_type"]) for cell in cells] == list(itertools.product(tasks, prompts))
+    tasks, axis, kinds = ("classification", "summarization"), "--prompt_type", ("zero-shot", "one-shot", "few-shot")
+    if folder.name == "distilbert":
+        axis, kinds = "--baseline", ("dummy", "frozen-features")
+    assert [(cell["--task_type"], cell[axis]) for cell in cells] == list(itertools.product(tasks, kinds))
     few = ["--epochs", "2", "--dropout", "0.1"]
     cells = listed(call(["bash", f"{prefix}run_lora.sh", "--demo", "--dry_run", *few], cwd))
     assert [cell["--lora_r"] for cell in cells] == ["2", "4", "8", "16"]
     assert all(cell["--epochs"] == "2" and cell["--dropout"] == "0.1" for cell in cells)
+
+
+def test_zephyrs_neftune_grids_are_its_plain_ones_with_noise():
+    for name in ("sample_ablate", "run_lora"):
+        plain, noisy = (
+            listed(call(["bash", f"zephyr/{script}.sh", "--demo", "--dry_run", "--epochs", "2"], ROOT))
+            for script in (name, f"{name}_neftune")
+        )
+        assert noisy == [{**cell, "--neftune": "5"} for cell in plain]
 
 
 def test_a_wrong_flag_ends_the_shell_script_in_one_line():

@@ -1,20 +1,20 @@
 """The wording for Zephyr, a chat model: one user turn of its chat template, answered in the assistant's turn.
 
 The template writes <|user|>, </s> and <|assistant|> itself. The start of the assistant's turn asks for the answer, so
-there is no cue; the answer begins without a space and ends in </s>, which training supervises. Examples of one- and
-few-shot prompts stand in the same user turn; zero-shot wording is training wording.
+there is no cue (with one, a small chat model repeats it); the answer begins without a space and ends in </s>, which
+training supervises. Examples of one- and few-shot prompts stand in the same user turn; zero-shot wording is training
+wording.
 """
 
 from common.encoding import Template
 
 CLASSIFICATION = Template(
     "Which newsgroup is the post below from? Answer with exactly one of these names and nothing else:\n{labels}\n\n"
-    "{examples}Post:\n{document}\n\nNewsgroup:",
-    example="Post:\n{document}\n\nNewsgroup: {answer}\n\n",
+    "{examples}Post:\n{document}",
+    example="Post:\n{document}\nNewsgroup: {answer}\n\n",
 )
 
 SUMMARIZATION = Template(
-    "Write one or two short sentences that tell what was said in the dialogue below, and nothing else.\n\n"
-    "{examples}Dialogue:\n{document}\n\nSummary:",
-    example="Dialogue:\n{document}\n\nSummary: {answer}\n\n",
+    "{examples}{document}\n\nSummarize the dialogue above in one or two short sentences.",
+    example="{document}\n\nSummary: {answer}\n\n",
 )
