@@ -8,7 +8,7 @@ demo: .venv/ready            ## base model, QLoRA, tuned model on sample dialogu
 	$(bin)/python mistral/mistral_summarization.py --demo
 
 test: .venv/ready            ## the fast suite, no network
-	$(bin)/python -m pytest -q
+	$(bin)/python -m pytest -q -n auto --dist loadfile
 
 slow: .venv/ready            ## minutes each: kill and resume, the real model's learning
 	$(bin)/python -m pytest -q -m slow

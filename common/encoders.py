@@ -48,33 +48,34 @@ def device():
 
 def tune(run, model, data):
     """Train the head and, with it, every weight or a LoRA adapter; save; return what was saved, reloaded."""
-    import peft
-
     reader = Reader(run)
     rows = reader.rows(data)
     run.truncated["train"] = reader.truncated
     if training.finished_before(run):
         return trained(run, data)
-    settings = run.settings
-    if settings["lora_r"]:
-        missing = loading.missing_targets(model, settings["targets"])
-        if missing:
-            raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
-        model = peft.get_peft_model(
-            training.seeded(run, model),
-            peft.LoraConfig(
-                r=settings["lora_r"],
-                lora_alpha=settings["lora_alpha"],
-                lora_dropout=settings["dropout"],
-                target_modules=settings["targets"],
-                # a head that is new is trained whole: peft's own list leaves half of some heads random
-                modules_to_save=new_modules(model),
-            ),
-        )
-    training.fit(run, training.seeded(run, model), rows, len(data.train), whole_rows)
-    model.save_pretrained(run.folder / ("adapter" if settings["lora_r"] else "model"), safe_serialization=True)
+    tuned = adapted(run, model) if run.settings["lora_r"] else model
+    training.fit(run, training.seeded(run, tuned), rows, len(data.train), whole_rows)
+    tuned.save_pretrained(run.folder / ("adapter" if run.settings["lora_r"] else "model"), safe_serialization=True)
     training.finish(run, data.labels)
     return trained(run, data)
+
+
+def adapted(run, model):
+    """`model` in a fresh LoRA adapter, its new head trained whole."""
+    import peft
+
+    settings = run.settings
+    missing = loading.missing_targets(model, settings["targets"])
+    if missing:
+        raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
+    config = peft.LoraConfig(
+        r=settings["lora_r"],
+        lora_alpha=settings["lora_alpha"],
+        lora_dropout=settings["dropout"],
+        target_modules=settings["targets"],
+        modules_to_save=new_modules(model),  # peft's own list leaves half of some heads random
+    )
+    return peft.get_peft_model(training.seeded(run, model), config)
 
 
 def trained(run, data):

@@ -177,7 +177,7 @@ def resolve(args, facts, wording, kind):
     first = facts.VARIANTS[0]
     name = args.pretrained_ckpt or trained.get("checkpoint")
     name = name or (checkpoints.stand_in(first.format) if args.demo else first.checkpoint)
-    own = next((variant for variant in facts.VARIANTS if variant.checkpoint == name), None)
+    own = next((each for each in facts.VARIANTS if name in (each.checkpoint, local_copy(name, each))), None)
     checkpoint, variant = checkpoints.find(name, own and own.revision), own or first
     if kind == "inference":
         method, setting = trained["method"], trained["setting"]
@@ -205,6 +205,11 @@ def resolve(args, facts, wording, kind):
     return Run(
         args, facts, variant, wording, kind, task, method, setting, checkpoint, chosen, folder, record_path, experiment
     )
+
+
+def local_copy(name, variant):
+    """`name` if it is a folder that is called like the variant: a copy of it, with its format."""
+    return name if Path(name).is_dir() and Path(name).name == Path(variant.checkpoint).name else None
 
 
 def stamp(value):

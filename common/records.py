@@ -51,7 +51,7 @@ def finish(run, data, scores):
     from common import tables
 
     final = scores["tuned"] or scores["base"]
-    seconds = sum(part["seconds"] for part in (run.training, scores["inference"]) if part)
+    seconds = sum(part["seconds"] or 0 for part in (run.training, scores["inference"]) if part)
     price = run.args.price_per_hour
     arguments = {
         name: value for name, value in vars(run.args).items() if name not in ("output_dir", "resume", "dry_run")

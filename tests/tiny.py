@@ -36,17 +36,21 @@ CHATS = {
 TURNS = {"gemma": ["<start_of_turn>", "<end_of_turn>"]}  # special tokens beside <s> and </s>
 
 
+def texts():
+    """What tokenizers are trained on: the rows of the sample."""
+    lines = [line for file in sorted(SAMPLE.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    return [" ".join(str(value) for value in json.loads(line).values()) for line in lines]
+
+
 def tokenizer(chat=None):
     """A byte-level BPE tokenizer with <s>, </s> and no pad token, as base models have it. chat: a key of CHATS."""
     import tokenizers
     import transformers
 
-    texts = [line for file in sorted(SAMPLE.glob("*.jsonl")) for line in file.read_text().splitlines()]
-    texts = [" ".join(str(value) for value in json.loads(line).values()) for line in texts]
     trained = tokenizers.ByteLevelBPETokenizer()
     turns = TURNS.get(chat, [])
     special = ["<unk>", "<s>", "</s>", *turns]
-    trained.train_from_iterator(texts, vocab_size=SIZES["vocab_size"], special_tokens=special)
+    trained.train_from_iterator(texts(), vocab_size=SIZES["vocab_size"], special_tokens=special)
     bos = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     trained._tokenizer.post_processor = bos
     made = transformers.PreTrainedTokenizerFast(
@@ -89,6 +93,23 @@ def write(folder, model_config=None, seed=0, chat=None):
     model = transformers.AutoModelForCausalLM.from_config(model_config or config())
     model.save_pretrained(folder)
     tokenizer(chat).save_pretrained(folder)
+    return folder
+
+
+def write_encoder(folder, shape):
+    """Save a random encoder of the class that `shape` names, small, with a WordPiece tokenizer; returns `folder`."""
+    import tokenizers
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    small = {"vocab_size": 1024, "dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4, "initializer_range": 0.2}
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**{**shape, **small}))
+    model.save_pretrained(folder)
+    trained = tokenizers.BertWordPieceTokenizer()
+    trained.train_from_iterator(texts(), vocab_size=1024)
+    trained.save(str(Path(folder) / "pieces.json"))
+    transformers.DistilBertTokenizerFast(tokenizer_object=trained._tokenizer).save_pretrained(folder)
     return folder
 
 
