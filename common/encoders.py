@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from common import console, evaluation, generation, loading, metrics, records, training
-from common.console import InputError, warn
+from common.console import warn
 
 PICKS = 3  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
 
@@ -21,20 +21,23 @@ def network(run, labels):
 
     labels: class names, for a head that classes texts; empty for one that tells whether an utterance is picked.
     """
-    import peft
     import torch
     import transformers
 
     auto = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForTokenClassification
-    keywords = {"num_labels": len(labels) or 2, "dtype": torch.float32, "use_safetensors": True}
-    whole = run.experiment / "model" if run.experiment else None
-    if whole and whole.is_dir():
-        model = auto.from_pretrained(whole, **keywords)
-    else:
-        training.seeded(run, None)  # the head is random
-        model = loading.reading(auto, run.checkpoint, **keywords)
+    keywords = {"num_labels": len(labels) or 2}
+    whole = {"dtype": torch.float32, "use_safetensors": True}
+    training.seeded(run, None)  # a new head is random
+    if run.settings["quantization"]:
+        heads = new_modules(loading.reading(auto, run.checkpoint, **whole, **keywords))
+        model = loading.quantised(auto, run.checkpoint, run.settings["precision"], heads, **keywords)
+        loading.assert_quantised(model, [m for head in heads for m in model.get_submodule(head).modules()])
         if run.experiment:
-            model = peft.PeftModel.from_pretrained(model, run.experiment / "adapter")
+            model = loading.with_adapter(model, run.experiment / "adapter")
+    elif run.experiment:
+        model = auto.from_pretrained(run.experiment / "model", **whole)
+    else:
+        model = loading.reading(auto, run.checkpoint, **whole, **keywords)
     if not run.text:
         run.keep_settings()
     return model.to(device()).eval()
@@ -47,7 +50,8 @@ def device():
 
 
 def tune(run, model, data):
-    """Train the head and, with it, every weight or a LoRA adapter; save; return what was saved, reloaded."""
+    """Train the head and, with it, every weight or an adapter on the 4-bit encoder; save; return what was saved,
+    reloaded."""
     reader = Reader(run)
     rows = reader.rows(data)
     run.truncated["train"] = reader.truncated
@@ -61,21 +65,9 @@ def tune(run, model, data):
 
 
 def adapted(run, model):
-    """`model` in a fresh LoRA adapter, its new head trained whole."""
-    import peft
-
-    settings = run.settings
-    missing = loading.missing_targets(model, settings["targets"])
-    if missing:
-        raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
-    config = peft.LoraConfig(
-        r=settings["lora_r"],
-        lora_alpha=settings["lora_alpha"],
-        lora_dropout=settings["dropout"],
-        target_modules=settings["targets"],
-        modules_to_save=new_modules(model),  # peft's own list leaves half of some heads random
-    )
-    return peft.get_peft_model(training.seeded(run, model), config)
+    """`model` in a fresh LoRA adapter, its new head trained whole: peft's own list leaves half of some heads random."""
+    model = training.seeded(run, model)
+    return loading.new_adapter(model, run.settings, task_type=None, modules_to_save=new_modules(model))
 
 
 def trained(run, data):

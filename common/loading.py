@@ -31,14 +31,24 @@ def base(checkpoint, dtype, flash_attention=False):
 
     dtype: what it computes in, as torch names it.
     """
+    import transformers
+
+    keywords = {"attn_implementation": "flash_attention_2"} if flash_attention else {}
+    model = quantised(transformers.AutoModelForCausalLM, checkpoint, dtype, **keywords)
+    assert_quantised(model, [model.get_output_embeddings()])
+    return model
+
+
+def quantised(auto, checkpoint, dtype, skip=None, **keywords):
+    """`auto`'s model of the checkpoint in NF4. skip: names of modules to leave as they are (the output head of a
+    model that writes is left in any case)."""
     import torch
     import transformers
 
     memory.keep_freed()
-    keywords = {"attn_implementation": "flash_attention_2"} if flash_attention else {}
-    with plain_linear_layers(checkpoint):
+    with plain_linear_layers(auto, checkpoint):
         model = reading(
-            transformers.AutoModelForCausalLM,
+            auto,
             checkpoint,
             dtype=getattr(torch, dtype),
             device_map=machine.device(),
@@ -48,16 +58,17 @@ def base(checkpoint, dtype, flash_attention=False):
                 bnb_4bit_quant_type="nf4",  # the library's default is fp4
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=getattr(torch, dtype),
+                llm_int8_skip_modules=skip,
             ),
             **keywords,
         )
-    assert_quantised(model)
     keep_gradients(model)
     return model.eval()
 
 
-def new_adapter(model, settings):
-    """Wrap `model` in a fresh LoRA adapter as `settings` say (lora_r, lora_alpha, dropout, targets)."""
+def new_adapter(model, settings, **keywords):
+    """Wrap `model` in a fresh LoRA adapter as `settings` say (lora_r, lora_alpha, dropout, targets); keywords:
+    what else peft's LoraConfig is told."""
     import peft
 
     missing = missing_targets(model, settings["targets"])
@@ -71,7 +82,7 @@ def new_adapter(model, settings):
             lora_dropout=settings["dropout"],
             target_modules=settings["targets"],
             bias="none",
-            task_type="CAUSAL_LM",
+            **{"task_type": "CAUSAL_LM", **keywords},
         ),
     )
 
@@ -103,7 +114,7 @@ def reading(auto, checkpoint, **keywords):
 
 
 @contextlib.contextmanager
-def plain_linear_layers(checkpoint):
+def plain_linear_layers(auto, checkpoint):
     """While loading, build an architecture's own subclasses of nn.Linear as plain nn.Linear.
 
     bitsandbytes' replacement takes layers whose type is exactly nn.Linear; an architecture with a
@@ -114,7 +125,7 @@ def plain_linear_layers(checkpoint):
     import transformers
 
     config = reading(transformers.AutoConfig, checkpoint)
-    kind = transformers.AutoModelForCausalLM._model_mapping.get(type(config), None)
+    kind = auto._model_mapping.get(type(config), None)
     home = sys.modules[kind.__module__] if kind else None
     own = (
         {
@@ -145,17 +156,16 @@ def computes_as_linear(kind):
     return torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias), atol=1e-6)
 
 
-def assert_quantised(model):
-    """Every linear layer but the output head holds 4-bit NF4 weights, doubly quantised."""
+def assert_quantised(model, heads):
+    """Every linear layer but those in `heads` holds 4-bit NF4 weights, doubly quantised."""
     import bitsandbytes
     import torch
 
-    head = model.get_output_embeddings()
     left = [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
-        and module is not head
+        and not any(module is head for head in heads)
         and not isinstance(module, bitsandbytes.nn.Linear4bit)
     ]
     if left:

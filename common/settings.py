@@ -43,16 +43,16 @@ def choose(args, facts, variant, checkpoint, kind):
         raise InputError(f"these scripts are for {kinds[0]}, {checkpoint.name} is {kinds[1]}; embedded: {usable}")
     given = {name: value for name, value in vars(args).items() if name in found and value is not None}
     found |= given
-    tuned = "qlora" if writes else "lora" if found["lora_r"] else "full-finetune"
+    tuned = "qlora" if found["lora_r"] else "full-finetune"
     for name, value in found.items():
         if isinstance(value, dict):
             found[name] = value[task if task in value else tuned]
     settings = {name: found[name] for name in ("format", "inference_batch_size", "max_document_tokens")}
     if writes:
         settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
-        settings["quantization"] = QUANTIZATION
     else:
         settings["pooling"] = checkpoint.settings.get("pooling", facts.POOLING)
+    settings["quantization"] = QUANTIZATION if found["lora_r"] else None
     settings["data"] = data_name(args)
     settings["max_test_samples"] = args.max_test_samples
     if kind != "training":
@@ -85,14 +85,14 @@ def data_name(args):
 
 
 def method(args, settings, kind):
-    """As in the published tables: qlora, qlora+neftune, qlora+all-modules, qlora+neftune+all-modules; lora and
-    full-finetune for encoders; what a baseline is."""
+    """As in the published tables: qlora, qlora+neftune, qlora+all-modules, qlora+neftune+all-modules, full-finetune
+    (encoders without an adapter); for a baseline what it is."""
     if kind == "baseline":
         return vars(args).get("prompt_type") or args.baseline
+    noise = "+neftune" if args.neftune else ""
     if not settings["lora_r"]:
-        return "full-finetune" + ("+neftune" if args.neftune else "")
-    quantised = "q" if settings.get("quantization") else ""
-    return f"{quantised}lora" + ("+neftune" if args.neftune else "") + ("+all-modules" if args.full_tune else "")
+        return "full-finetune" + noise
+    return "qlora" + noise + ("+all-modules" if args.full_tune else "")
 
 
 def name(args, facts, variant, checkpoint, settings):

@@ -1,6 +1,6 @@
 """Fine-tune DistilBERT on 20 Newsgroups: a post to one of 20 classes.
 
-A row of Table 1 (any machine), every weight trained, or LoRA on query and value:
+A row of Table 1 (any machine), every weight trained, or QLoRA on query and value:
     python distilbert/distilbert_classification.py --train_sample_fraction 0.025
     python distilbert/distilbert_classification.py --train_sample_fraction 0.025 --lora_r 16
 All six fractions with `bash distilbert/sample_ablate.sh`, which takes --lora_r too. With the embedded 23M encoder:

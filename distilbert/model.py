@@ -3,8 +3,8 @@
 Sources: the model card and config.json of distilbert-base-uncased, arXiv 1910.01108 (six layers of BERT-base, taught
 by it), arXiv 1908.08345 (BertSum: a mark before every sentence), arXiv 2106.09685 (LoRA on query and value).
 Quirks: peft knows no targets for this class, so they are named; its classification head is two layers, and peft's
-own list would leave the first of them random, so whatever is new is trained whole. 66 M parameters are not worth
-quantising: they are loaded and trained in float32.
+own list would leave the first of them random, so whatever is new is trained whole. Trained whole it is
+float32; with --lora_r the frozen encoder is NF4, as in every other folder, and the head float32.
 """
 
 from common.checkpoints import Variant
@@ -38,9 +38,9 @@ POOLING = "cls"  # where frozen features are read
 ATTENTION_TARGETS = ["q_lin", "v_lin"]
 ALL_TARGETS = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
 
-LORA_R = None  # every weight is trained; --lora_r asks for an adapter
+LORA_R = None  # every weight is trained; --lora_r asks for an adapter on the 4-bit encoder
 LORA_ALPHA = 16
-LEARNING_RATE = {"full-finetune": 5e-5, "lora": 5e-4}
+LEARNING_RATE = {"full-finetune": 5e-5, "qlora": 5e-4}
 BATCH_SIZE = 16
 DEVICE_BATCH_SIZE = 16
 INFERENCE_BATCH_SIZE = 64

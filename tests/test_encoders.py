@@ -12,7 +12,7 @@ import torch
 import transformers
 from conftest import ROOT, record_of
 
-from common import encoders, experiment, flags, machine, metrics, records, tables, training
+from common import encoders, experiment, flags, loading, machine, metrics, records, tables, training
 from common.console import InputError
 from common.data import Data
 
@@ -77,9 +77,24 @@ def test_training_lowers_the_loss_and_what_is_saved_is_what_was_trained(make, gi
     ids = torch.tensor([encoders.Reader(run).text("cup of the year")])
     with torch.no_grad():
         assert torch.equal(model(ids).logits, encoders.trained(run, data)(ids).logits)
-    assert run.method == {0: "full-finetune", 1: "lora", 2: "lora+all-modules"}[len(given)]
+    assert run.method == {0: "full-finetune", 1: "qlora", 2: "qlora+all-modules"}[len(given)]
     assert (run.folder / "model" / "model.safetensors").is_file() == (not given)
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file() == bool(given)
+
+
+@pytest.mark.parametrize(("task", "labels"), [("classification", ["a", "b"]), ("summarization", [])])
+def test_with_an_adapter_every_linear_layer_but_the_head_is_nf4(make, task, labels):
+    whole, packed = encoders.network(make(task), labels), encoders.network(make(task, lora_r=8), labels)
+    layers = loading.linear4bit(packed)
+    assert len(layers) == 2 * len(FACTS.ALL_TARGETS)
+    assert {layer.weight.quant_state.quant_type for layer in layers} == {"nf4"}
+    assert all(layer.weight.quant_state.nested for layer in layers)
+    assert {name for name, layer in packed.named_modules() if type(layer) is torch.nn.Linear} == {
+        "classifier",
+        *(["pre_classifier"] if labels else []),
+    }
+    saved = sum(layer.in_features * layer.out_features for layer in layers)
+    assert packed.get_memory_footprint() == pytest.approx(whole.get_memory_footprint() - 3.5 * saved, rel=0.02)
 
 
 @pytest.mark.parametrize(("task", "labels"), [("classification", ["a", "b"]), ("summarization", [])])
@@ -254,7 +269,7 @@ def test_scripts_train_score_and_answer_as_users_start_them(tiny_encoder, script
     record = ended(start(tiny_encoder, tmp_path / "run", task, *words))
     records.validate(record)
     assert record["model"] == "DistilBERT"
-    assert record["method"] == ("lora" if words else "full-finetune")
+    assert record["method"] == ("qlora" if words else "full-finetune")
     assert record["metrics"].keys() == record["metrics_before"].keys()
     assert record["data"]["truncated"].keys() == {"train", "test"}
     use = [f"distilbert/distilbert_{task}_inference.py", "--experiment_dir", str(tmp_path / "run"), "--demo"]
