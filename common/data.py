@@ -74,12 +74,12 @@ class Data:
         }
 
 
-def load(dataset, args, labelled, training=True):
+def load(dataset, args, labelled):
     """Read, clean, thin one of the data sets above as the flags in `args` ask.
 
     `labelled`: targets are class names; rows of the class "None" are dropped and subsets are stratified.
-    `training=False` keeps the training rows (examples of few-shot prompts come from them) but ignores
-    --train_sample_fraction. Raises InputError for missing columns, empty or one-class data.
+    Scripts without --train_sample_fraction keep all training rows (examples of few-shot prompts come from
+    them). Raises InputError for missing columns, empty or one-class data.
     """
     raw, source = read(dataset, args, labelled)
     dropped = {"empty": 0, "class None": 0, "also in test": 0}
@@ -94,7 +94,7 @@ def load(dataset, args, labelled, training=True):
     if unseen:
         raise InputError(f"classes {sorted(unseen)} are in the test rows of {source}, not in the training rows")
     train, test = spread(train, labelled), spread(test, labelled)
-    if training:
+    if "train_sample_fraction" in vars(args):
         train = train[: max(1, int(args.train_sample_fraction * len(train)))]
         train = train[: args.max_train_samples]
     test = test[: args.max_test_samples]
@@ -277,7 +277,7 @@ def samsum(run):
 
 def of_run(run, dataset, labelled):
     """The rows that a run's flags ask for; the run remembers which, so that it is not resumed on others."""
-    data = load(dataset, run.args, labelled, training=run.trains)
+    data = load(dataset, run.args, labelled)
     run.data_sha256 = data.summary()["sha256"]
     return data
 

@@ -185,7 +185,7 @@ def resolve(args, facts, wording, kind):
     else:
         chosen = settings.choose(args, facts, variant, checkpoint, kind)
         method = settings.method(args, chosen, kind)
-        setting = settings.name(args, facts, variant, checkpoint, chosen) if kind == "training" else ""
+        setting = settings.name(args, facts, variant, checkpoint, chosen, kind)
     home = Path(facts.__file__).resolve().parent
     label = "_".join(
         [

@@ -163,17 +163,7 @@ def training(description):
         metavar="N",
         help="rows an optimizer step (default: model.py or the checkpoint)",
     )
-    tune.add_argument(
-        "--train_sample_fraction",
-        type=fraction,
-        default=1.0,
-        metavar="F",
-        help="share of the training rows, 0 < F <= 1, stratified; smaller ones are subsets of larger ones "
-        "(default: 1.0)",
-    )
-    tune.add_argument(
-        "--max_train_samples", type=positive(int), metavar="N", help="at most N training rows (default: all)"
-    )
+    thinned(tune)
     tune.add_argument(
         "--neftune",
         type=positive(float),
@@ -197,6 +187,21 @@ def training(description):
         help="tracker that transformers knows: tensorboard, wandb, mlflow, … (default: none)",
     )
     return parser
+
+
+def thinned(group):
+    """Adds what chooses the training rows."""
+    group.add_argument(
+        "--train_sample_fraction",
+        type=fraction,
+        default=1.0,
+        metavar="F",
+        help="share of the training rows, 0 < F <= 1, stratified; smaller ones are subsets of larger ones "
+        "(default: 1.0)",
+    )
+    group.add_argument(
+        "--max_train_samples", type=positive(int), metavar="N", help="at most N training rows (default: all)"
+    )
 
 
 def inference(description):
@@ -248,6 +253,7 @@ def untrained(description):
         help="dummy: the most frequent class, the first utterances; frozen-features: a logistic regression on "
         "the untrained encoder's output (default: frozen-features)",
     )
+    thinned(what)
     return parser
 
 

@@ -55,6 +55,9 @@ def choose(args, facts, variant, checkpoint, kind):
     settings["quantization"] = QUANTIZATION if found["lora_r"] else None
     settings["data"] = data_name(args)
     settings["max_test_samples"] = args.max_test_samples
+    settings |= {
+        name: vars(args)[name] for name in ("train_sample_fraction", "max_train_samples") if name in vars(args)
+    }
     if kind != "training":
         return settings
     adapter = ("targets", "lora_r", "dropout", "lora_alpha")
@@ -66,9 +69,7 @@ def choose(args, facts, variant, checkpoint, kind):
         found["targets"] = found["all_targets"]
     for name in (*adapter, "learning_rate", "lr_scheduler", "batch_size", "device_batch_size", "epochs"):
         settings[name] = found[name]
-    for name in ("neftune", "train_sample_fraction", "max_train_samples", "seed"):
-        settings[name] = vars(args)[name]
-    return settings
+    return settings | {"neftune": args.neftune, "seed": args.seed}
 
 
 def of_trained(trained, args):
@@ -95,13 +96,16 @@ def method(args, settings, kind):
     return "qlora" + noise + ("+all-modules" if args.full_tune else "")
 
 
-def name(args, facts, variant, checkpoint, settings):
-    """What sets a training run apart from the method's default on all rows: the key of a table's row."""
+def name(args, facts, variant, checkpoint, settings, kind):
+    """What sets a run apart from the method's default on all rows: the key of a table's row."""
     parts = []
-    if args.task_type == "classification" or args.train_sample_fraction < 1:
-        parts.append(f"train_sample_fraction={args.train_sample_fraction:g}")
-    if args.max_train_samples:
-        parts.append(f"max_train_samples={args.max_train_samples}")
+    if "train_sample_fraction" in vars(args):
+        if args.task_type == "classification" or args.train_sample_fraction < 1:
+            parts.append(f"train_sample_fraction={args.train_sample_fraction:g}")
+        if args.max_train_samples:
+            parts.append(f"max_train_samples={args.max_train_samples}")
+    if kind != "training":
+        return " ".join(parts)
     unasked = {**vars(args), **dict.fromkeys(TUNABLE)}
     if not facts.LORA_R and settings["lora_r"]:  # an adapter is what was asked for: its rank has no default
         unasked["lora_r"] = args.lora_r

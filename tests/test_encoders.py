@@ -304,6 +304,7 @@ def test_a_killed_run_resumed_equals_the_uninterrupted_one(tiny_encoder, tmp_pat
 def test_a_baseline_writes_a_record(tiny_encoder, tmp_path):
     for task, kind in (("classification", "dummy"), ("summarization", "frozen-features")):
         words = ["--task_type", task, "--baseline", kind, "--pretrained_ckpt", str(tiny_encoder), "--demo"]
+        words += ["--max_train_samples", "30"]
         command = [sys.executable, "distilbert/distilbert_baseline_inference.py", *words]
         folder = tmp_path / f"{task}-{kind}"
         done = subprocess.run(
@@ -316,5 +317,6 @@ def test_a_baseline_writes_a_record(tiny_encoder, tmp_path):
         )
         record = record_of(done)
         records.validate(record)
+        assert record["data"]["n_train"] == 30  # the rows that a fine-tuned encoder beside it learns from
         assert (record["method"], record["training"], record["metrics_before"]) == (kind, None, None)
         assert json.loads((folder / "settings.json").read_text())["task"] == task
