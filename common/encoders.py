@@ -6,14 +6,11 @@ Beside the fine-tuned encoder stands the same encoder untrained: frozen features
 """
 
 import collections
-import re
 import time
 from pathlib import Path
 
-from common import console, evaluation, generation, loading, metrics, records, training
+from common import console, evaluation, extraction, generation, loading, metrics, records, training
 from common.console import warn
-
-PICKS = 3  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
 
 
 def network(run, labels):
@@ -119,9 +116,9 @@ class Reader:
         found = []
         bar = console.progress(len(data.train), "oracle summaries")
         for row in data.train:
-            said = utterances(row["text"])
+            said = extraction.utterances(row["text"])
             ids, marks = self.dialogue(said)
-            picked = oracle(said[: len(marks)], row["target"])
+            picked = extraction.oracle(said[: len(marks)], row["target"])
             labels = [-100] * len(ids)
             for i, mark in enumerate(marks):
                 labels[mark] = int(i in picked)
@@ -154,42 +151,6 @@ class Reader:
         return ids, marks
 
 
-def utterances(dialogue):
-    """The turns of a dialogue: its lines; of a single line, what begins with "Name: "."""
-    lines = [line.strip() for line in dialogue.splitlines() if line.strip()]
-    if len(lines) == 1:
-        lines = [part.strip() for part in re.split(r"(?<!\S)(?=[^\W\d_][\w-]*: )", lines[0]) if part.strip()]
-    return lines
-
-
-def oracle(said, summary):
-    """Numbers of the at most PICKS utterances that a greedy search adds one by one while ROUGE-1 + ROUGE-2
-    of what is picked rises (Nallapati et al. 2017, arXiv 1611.04230, section 3.3)."""
-    from rouge_score import rouge_scorer
-
-    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
-
-    def score(numbers):
-        found = scorer.score(summary, " ".join(said[i] for i in sorted(numbers)))
-        return found["rouge1"].fmeasure + found["rouge2"].fmeasure
-
-    picked, best = set(), 0.0
-    while len(picked) < min(PICKS, len(said)):
-        candidates = [(score(picked | {i}), -i) for i in range(len(said)) if i not in picked]
-        found, number = max(candidates)
-        if found <= best:
-            break
-        best = found
-        picked.add(-number)
-    return picked
-
-
-def summary(said, scores):
-    """The PICKS utterances with the highest scores, in the order in which they were said."""
-    best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:PICKS]
-    return " ".join(said[i] for i in sorted(best))
-
-
 def labels(run, model, data):
     """Test stage of classification. "base" is a logistic regression on the untrained encoder's features, fitted
     on the same training rows. Returns the same as evaluation.labels."""
@@ -203,18 +164,18 @@ def labels(run, model, data):
             found = [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
         return metrics.classification(found, truth, data.labels)
 
-    return stages(run, data, score)
+    return evaluation.stages(run, len(data.test), score)
 
 
 def summaries(run, model, data):
     """Test stage of extractive summarization; "base" as in `labels`. Returns the same as evaluation.summaries."""
 
     def score(stage, timing):
-        said = [utterances(row["text"]) for row in data.test]
+        said = [extraction.utterances(row["text"]) for row in data.test]
         scores = probe(run, data, timing) if stage == "base" else outputs(run, model, data, timing)
-        return rouge([summary(*row) for row in zip(said, scores, strict=True)], data)
+        return rouge([extraction.summary(*row) for row in zip(said, scores, strict=True)], data)
 
-    return stages(run, data, score)
+    return evaluation.stages(run, len(data.test), score)
 
 
 def rouge(written, data):
@@ -223,7 +184,7 @@ def rouge(written, data):
 
 def baseline(run, data):
     """What needs no fine-tuning, by --baseline: "frozen-features", or "dummy": the most frequent class, the
-    first PICKS utterances. Returns the same as `labels` and `summaries`."""
+    first extraction.PICKS utterances. Returns the same as `labels` and `summaries`."""
 
     def score(stage, timing):
         if run.method == "frozen-features":
@@ -232,27 +193,14 @@ def baseline(run, data):
             classes = collections.Counter(row["target"] for row in data.train)
             found = [max(sorted(classes), key=classes.__getitem__)] * len(data.test)
         else:
-            found = [range(0, -len(utterances(row["text"])), -1) for row in data.test]
+            found = [range(0, -len(extraction.utterances(row["text"])), -1) for row in data.test]
         if data.labels:
             return metrics.classification(found, [row["target"] for row in data.test], data.labels)
-        said = [utterances(row["text"]) for row in data.test]
-        return rouge([summary(*row) for row in zip(said, found, strict=True)], data)
+        said = [extraction.utterances(row["text"]) for row in data.test]
+        return rouge([extraction.summary(*row) for row in zip(said, found, strict=True)], data)
 
     run.keep_settings()
-    return stages(run, data, score)
-
-
-def of_task(run, model, data):
-    """The test stage that --task_type names."""
-    return {"classification": labels, "summarization": summaries}[run.task](run, model, data)
-
-
-def stages(run, data, score):
-    found, timing = {"base": None, "tuned": None}, evaluation.Timing()
-    for stage in run.stages:
-        timing = evaluation.Timing()  # the record's inference block is that of its last stage
-        found[stage] = score(stage, timing)
-    return {**found, "inference": timing.block(len(data.test))}
+    return evaluation.stages(run, len(data.test), score)
 
 
 def outputs(run, model, data, timing):
@@ -274,7 +222,7 @@ def inputs(reader, rows, labels):
     """(ids of every row, places of the marks in every row or None)."""
     if labels:
         return [reader.text(row["text"]) for row in rows], [None] * len(rows)
-    return map(list, zip(*(reader.dialogue(utterances(row["text"])) for row in rows), strict=True))
+    return map(list, zip(*(reader.dialogue(extraction.utterances(row["text"])) for row in rows), strict=True))
 
 
 def probe(run, data, timing):
@@ -359,13 +307,13 @@ def answer(run):
     """What the trained encoder answers to --text: the likeliest classes, or the utterances it picks."""
     names = records.read(Path(run.experiment) / "labels.json")
     model, reader, found = network(run, names), Reader(run), []
-    said = utterances(run.text)
+    said = extraction.utterances(run.text)
     ids, marks = (reader.text(run.text), None) if names else reader.dialogue(said)
     if reader.truncated:
         warn(f"the text is longer than {reader.longest} tokens and was cut")
     keep = lambda numbers, values, seconds: found.extend(values)  # noqa: E731
     read(run, model, [ids], lambda out: out.logits, lambda number, logits: logits.log_softmax(-1), keep, (), "reading")
     if not names:
-        return summary(said, found[0][marks, 1].tolist())
+        return extraction.summary(said, found[0][marks, 1].tolist())
     ranked = sorted(zip(found[0].exp().tolist(), names, strict=True), reverse=True)[:3]
     return "\n".join(f"{name}  {share:.1%}" for share, name in ranked)

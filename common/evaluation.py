@@ -32,7 +32,7 @@ def labels(run, model, data):
             [row["text"] for row in written], truth, data.labels
         )
 
-    return stages(run, model, data, score)
+    return prompted(run, model, data, score)
 
 
 def summaries(run, model, data):
@@ -46,7 +46,7 @@ def summaries(run, model, data):
         found = metrics.rouge([row["text"] for row in written], [row["target"] for row in data.test])
         return found | {"stopped": metrics.mean([row["stopped"] for row in written])}
 
-    return stages(run, model, data, score)
+    return prompted(run, model, data, score)
 
 
 def of_task(run, model, data):
@@ -71,22 +71,29 @@ def answer(run):
     return "\n".join(f"{name}  {math.exp(score) / total:.1%} of the labels' probability" for score, name in ranked)
 
 
-def stages(run, model, data, score):
-    """Score the base model, the tuned model, or both, as the run asks."""
+def prompted(run, model, data, score):
+    """`stages` of a model that is prompted: score(stage, encoder, prompts, timing) meets the base model with the
+    adapter switched off."""
     encoder = run.encoder(data.labels, data.train)
     prompts = [encoder.prompt(row["text"]) for row in data.test]
     run.truncated["test"] = encoder.truncated
-    found, timing = {"base": None, "tuned": None}, Timing()
+
+    def one(stage, timing):
+        plain = stage == "base" and hasattr(model, "disable_adapter")
+        with model.disable_adapter() if plain else contextlib.nullcontext():
+            return score(stage, encoder, prompts, timing)
+
+    return stages(run, len(prompts), one)
+
+
+def stages(run, n, score):
+    """What score(stage, timing) finds on `n` test rows for the base model, the tuned model, or both, as the run
+    asks, and the record's `inference` block: that of the last stage."""
+    found = {"base": None, "tuned": None}
     for stage in run.stages:
-        timing = Timing()  # the record's inference block is that of its last stage
-        off = (
-            model.disable_adapter()
-            if stage == "base" and hasattr(model, "disable_adapter")
-            else contextlib.nullcontext()
-        )
-        with off:
-            found[stage] = score(stage, encoder, prompts, timing)
-    return {**found, "inference": timing.block(len(prompts))}
+        timing = Timing()
+        found[stage] = score(stage, timing)
+    return {**found, "inference": timing.block(n)}
 
 
 def generate(run, model, encoder, prompts, stage, timing):

@@ -12,7 +12,7 @@ import torch
 import transformers
 from conftest import ROOT, record_of
 
-from common import encoders, experiment, flags, loading, machine, metrics, records, tables, training
+from common import encoders, experiment, extraction, flags, loading, machine, metrics, records, tables, training
 from common.console import InputError
 from common.data import Data
 
@@ -182,19 +182,19 @@ def test_the_oracle_adds_the_best_utterance_as_long_as_it_helps():
         return found["rouge1"].fmeasure + found["rouge2"].fmeasure
 
     for wanted in ("The keys are on the shelf.", "Ann and Bob have dinner at eight.", "Bob: on the shelf"):
-        picked = encoders.oracle(said, wanted)
+        picked = extraction.oracle(said, wanted)
         singles = {i: score({i}, wanted) for i in range(len(said))}
         assert max(singles, key=singles.get) in picked  # the first pick is the best single one
-        assert 1 <= len(picked) <= encoders.PICKS
+        assert 1 <= len(picked) <= extraction.PICKS
         more = [score(picked | {i}, wanted) for i in range(len(said)) if i not in picked]
-        assert len(picked) == encoders.PICKS or max(more) <= score(picked, wanted)
+        assert len(picked) == extraction.PICKS or max(more) <= score(picked, wanted)
         assert all(score(picked - {i}, wanted) < score(picked, wanted) for i in picked)
-    assert encoders.oracle(said, "zzz") == set()
+    assert extraction.oracle(said, "zzz") == set()
 
 
 def test_every_utterance_has_a_mark_and_what_does_not_fit_is_counted(make):
     run = make("summarization")
-    reader, said = encoders.Reader(run), encoders.utterances(TALK)
+    reader, said = encoders.Reader(run), extraction.utterances(TALK)
     ids, marks = reader.dialogue(said)
     assert len(marks) == len(said) == 5
     assert {ids[mark] for mark in marks} == {run.tokenizer.cls_token_id}
@@ -209,9 +209,9 @@ def test_every_utterance_has_a_mark_and_what_does_not_fit_is_counted(make):
 
 def test_a_summary_is_the_best_utterances_in_the_order_in_which_they_were_said():
     said = ["a", "b", "c", "d", "e"]
-    assert encoders.summary(said, [0.1, 0.9, 0.2, 0.7, 0.8]) == "b d e"
-    assert encoders.summary(said[:2], [0.1, 0.9]) == "a b"
-    assert encoders.utterances("Ann: keys? Bob: on the shelf: help yourself") == [
+    assert extraction.summary(said, [0.1, 0.9, 0.2, 0.7, 0.8]) == "b d e"
+    assert extraction.summary(said[:2], [0.1, 0.9]) == "a b"
+    assert extraction.utterances("Ann: keys? Bob: on the shelf: help yourself") == [
         "Ann: keys?",
         "Bob: on the",
         "shelf: help yourself",
@@ -222,7 +222,7 @@ def test_the_extractor_learns_what_the_oracle_picks(make):
     run, data = make("summarization", epochs=40, learning_rate=3e-3, batch_size=8), talks()
     model = encoders.tune(run, encoders.network(run, []), data)
     scores = encoders.outputs(run, model, data, encoders.evaluation.Timing())
-    picked = encoders.oracle(TALK.split("\n"), data.train[0]["target"])
+    picked = extraction.oracle(TALK.split("\n"), data.train[0]["target"])
     for row in scores:
         assert set(sorted(range(5), key=row.__getitem__)[-len(picked) :]) == picked
 
@@ -280,7 +280,7 @@ def test_scripts_train_score_and_answer_as_users_start_them(tiny_encoder, script
     answer = done.stdout.strip().splitlines()
     if task == "summarization":
         said = TALK.split("\n")
-        assert answer[-1] in {" ".join(turns) for turns in itertools.combinations(said, encoders.PICKS)}
+        assert answer[-1] in {" ".join(turns) for turns in itertools.combinations(said, extraction.PICKS)}
     else:
         assert [line.endswith("%") for line in answer[-3:]] == [True] * 3
 
