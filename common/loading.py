@@ -106,7 +106,7 @@ def reading(auto, checkpoint, **keywords):
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         where = (
-            "from the hub (is it in reach? gated models want `hf auth login`)"
+            "from the hub (in reach? gated models want `hf auth login`; folders and embedded models need no hub)"
             if checkpoint.source == "hub"
             else "from disk"
         )
