@@ -102,6 +102,14 @@ def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "form"), [("gemma-2b-it", "chat"), ("gemma-2b", "plain"), ("mine", "plain")])
+def test_a_local_copy_of_a_variant_is_read_in_the_variants_format(name, form, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text("{}")
+    done = call(ROOT / "gemma" / "gemma_summarization.py", "--pretrained_ckpt", name, "--dry_run", cwd=tmp_path)
+    assert value_in_plan(done, "format") == form
+
+
 def test_a_flag_that_repeats_the_default_names_the_same_run(tmp_path):
     default = call(SUMMARIZATION, "--demo", "--dry_run", cwd=tmp_path)
     epochs = value_in_plan(default, "epochs")
