@@ -122,7 +122,7 @@ def published(folder, name, everyone):
     body = [[row, *(quoted(cell.get((row, title)), notes) for title in titles)] for row in rows]
     for title, lines in experiments.values():
         metric = TITLES[next(line["metric"] for line in lines if line)]
-        several = len({identity(next(filter(None, lines)))[1:3] for _, lines in experiments.values()}) > 1
+        several = len({identity(next(filter(None, lines)))[:3] for _, lines in experiments.values()}) > 1
         more = {f"measured: {title if several else metric}": [measured(line, everyone, None) for line in lines]}
         for each in stand_ins:
             found = [measured(line, [folder], each) for line in lines]

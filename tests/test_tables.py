@@ -64,6 +64,16 @@ def test_the_readmes_of_this_repository_are_what_its_records_say():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_no_table_has_two_columns_of_one_name():
+    heads = []
+    for page in [ROOT / "README.md", *ROOT.glob("*/README.md")]:
+        for block in page.read_text(encoding="utf-8").split("<!-- table:")[1:]:
+            line = next(line for line in block.splitlines() if line.startswith("|"))
+            heads.append((page.parent.name, [cell.strip() for cell in line.strip("|").split("|")]))
+    assert len(heads) == 61
+    assert [(folder, head) for folder, head in heads if len(set(head)) < len(head)] == []
+
+
 def test_rewriting_twice_changes_nothing_more(home):
     add(home, record())
     assert tables(home, "mistral").returncode == 0
