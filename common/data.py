@@ -8,15 +8,17 @@ sample that this repository ships.
 import hashlib
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.console import InputError, say
 
 SAMPLE = Path(__file__).parent / "sample"
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+TARGETS = ("label_column", "summary_column", "answer_column")  # flags that name the column of the target
 SPLIT_SEED = 42  # rows and subsets never depend on --seed, so that seeds differ in training alone
 
+# shares: all rows that are found are pooled and split anew, into training, validation and test rows.
 # Hub ids and pins in one place; None: no commit is known, and records then say @main. A data set that is gone
 # from the hub is put into $DATA_DIR instead.
 NEWSGROUPS = {
@@ -39,6 +41,7 @@ IMDB = {
     "hub": ("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"),
     "text": "text",
     "target": "label",
+    "shares": (0.7, 0.1, 0.2),
 }
 ALPACA = {
     "name": "alpaca",
@@ -47,12 +50,13 @@ ALPACA = {
     "text": "instruction",
     "target": "output",
     "input": "input",
+    "shares": (0.9, 0.0, 0.1),
 }
 
 
 @dataclass
 class Data:
-    """Rows `{"text": str, "target": str}` (Alpaca's also "input") of the two splits, and their provenance."""
+    """Rows `{"text": str, "target": str}` (Alpaca's also "input") of the splits, and their provenance."""
 
     name: str
     source: str
@@ -60,31 +64,37 @@ class Data:
     test: list
     labels: list  # sorted class names; empty where the target is free text
     dropped: dict  # reason -> rows
+    validation: list = field(default_factory=list)  # for choosing an epoch; empty where nothing is chosen
 
     def summary(self):
         """The `data` block of a record; what prompting adds (truncated) is filled in while encoding."""
         return {
             "name": self.name,
             "source": self.source,
-            "sha256": fingerprint(self.train + self.test),
+            "sha256": fingerprint(self.train + self.validation + self.test),
             "n_train": len(self.train),
+            **({"n_validation": len(self.validation)} if self.validation else {}),
             "n_test": len(self.test),
             "truncated": None,
             "dropped": self.dropped,
         }
 
 
-def load(dataset, args, labelled):
+def load(dataset, args, labelled, limits=None):
     """Read, clean, thin one of the data sets above as the flags in `args` ask.
 
     `labelled`: targets are class names; rows of the class "None" are dropped and subsets are stratified.
+    limits: rows to take where the flags name no number, {"train", "validation", "test"}.
     Scripts without --train_sample_fraction keep all training rows (examples of few-shot prompts come from
     them). Raises InputError for missing columns, empty or one-class data.
     """
     raw, source = read(dataset, args, labelled)
-    dropped = {"empty": 0, "class None": 0, "also in test": 0}
+    dropped = {"empty": 0, "class None": 0, "also in test": 0, "duplicate": 0}
     test = clean(raw["test"], labelled, dropped)
     train = clean(raw["train"], labelled, dropped, taken={key(row) for row in test})
+    validation = []
+    if "shares" in dataset and not test:
+        train, validation, test = split(train, dataset["shares"], labelled, dropped)
     labels = sorted({row["target"] for row in train}) if labelled else []
     if not train or not test:
         raise InputError(f"no rows left in {source} after dropping {dropped}")
@@ -93,33 +103,59 @@ def load(dataset, args, labelled):
     unseen = {row["target"] for row in test} - set(labels) if labelled else set()
     if unseen:
         raise InputError(f"classes {sorted(unseen)} are in the test rows of {source}, not in the training rows")
-    train, test = spread(train, labelled), spread(test, labelled)
+    train, validation, test = (spread(rows, labelled) for rows in (train, validation, test))
+    limits = limits or {}
     if "train_sample_fraction" in vars(args):
         train = train[: max(1, int(args.train_sample_fraction * len(train)))]
-        train = train[: args.max_train_samples]
-    test = test[: args.max_test_samples]
-    data = Data(dataset["name"], source, train, test, labels, {k: n for k, n in dropped.items() if n})
-    say(f"data: {source}; {len(train)} training rows, {len(test)} test rows, dropped: {data.dropped or 'none'}")
+        train = train[: args.max_train_samples or limits.get("train")]
+        validation = validation[: limits.get("validation")]
+    test = test[: args.max_test_samples or limits.get("test")]
+    kept = {reason: n for reason, n in dropped.items() if n}
+    data = Data(dataset["name"], source, train, test, labels, kept, validation)
+    sizes = [f"{len(train)} training rows", *([f"{len(validation)} validation rows"] if validation else [])]
+    say(f"data: {source}; {', '.join(sizes)}, {len(test)} test rows, dropped: {kept or 'none'}")
     return data
+
+
+def split(rows, shares, labelled, dropped):
+    """Pooled rows, each text once, as (training, validation, test) rows by `shares`, stratified, seed SPLIT_SEED."""
+    unique = {key(row): row for row in reversed(rows)}  # of equal texts the first one stays
+    dropped["duplicate"] = len(rows) - len(unique)
+    ordered = spread(list(unique.values())[::-1], labelled)
+    first, second = (round(sum(shares[:n]) * len(ordered)) for n in (1, 2))
+    return ordered[:first], ordered[first:second], ordered[second:]
 
 
 def read(dataset, args, labelled):
     """({"train": rows, "test": rows}, where they came from), with the columns renamed to text and target."""
     columns = {
         "text": args.text_column or dataset["text"],
-        "target": vars(args).get("label_column") or vars(args).get("summary_column") or dataset["target"],
+        "target": next((vars(args)[name] for name in TARGETS if vars(args).get(name)), dataset["target"]),
     }
     if "input" in dataset:
         columns["input"] = dataset["input"]
     if args.data:
         return own(Path(args.data).expanduser(), columns, labelled)
+    anew = "shares" in dataset  # the study pools all rows
     if args.demo:
-        return split_by_column(SAMPLE / dataset["sample"], columns), f"sample ({dataset['sample']})"
+        rows = split_by_column(SAMPLE / dataset["sample"], columns)
+        return pooled(rows) if anew else rows, f"sample ({dataset['sample']})"
     if os.environ.get("DATA_DIR"):
         folder = Path(os.environ["DATA_DIR"]).expanduser() / dataset["name"]
+        if folder.is_dir() and anew:
+            files = [split_file(folder, (name,), needed=False) for name in ("train", "validation", "test")]
+            rows = {file: table(file, columns) for file in files if file}
+            names = ", ".join(file.name for file in rows)
+            return pooled(rows), f"{dataset['name']} from DATA_DIR ({names}, split anew)"
         if folder.is_dir():
             return splits(folder, columns), f"{dataset['name']} from DATA_DIR ({describe(folder)})"
-    return from_hub(dataset, columns)
+    rows, source = from_hub(dataset, columns)
+    return pooled(rows) if anew else rows, source
+
+
+def pooled(splits):
+    """All rows as training rows, for `split` to divide."""
+    return {"train": [row for rows in splits.values() for row in rows], "test": []}
 
 
 def own(path, columns, labelled):
@@ -133,11 +169,13 @@ def own(path, columns, labelled):
     return {"train": rows[:cut], "test": rows[cut:]}, f"{path.name} (80/20 split, seed {SPLIT_SEED})"
 
 
-def split_file(folder, names):
+def split_file(folder, names, needed=True):
     for name in names:
         for suffix in SUFFIXES:
             if (folder / f"{name}{suffix}").is_file():
                 return folder / f"{name}{suffix}"
+    if not needed:
+        return None
     raise InputError(f"{folder} has none of {', '.join(f'{n}.parquet|jsonl|json|csv' for n in names)}")
 
 
@@ -181,7 +219,7 @@ def table(path, columns):
     if missing:
         raise InputError(
             f"{path.name} has no column {' or '.join(missing)}; its columns are {', '.join(map(str, frame.columns))}; "
-            "name yours with --text_column and --label_column or --summary_column"
+            "name yours with --text_column and --label_column, --summary_column or --answer_column"
         )
     frame = frame[list(columns.values())].astype(object)
     frame = frame.where(frame.notna(), "")
@@ -275,9 +313,19 @@ def samsum(run):
     return of_run(run, SAMSUM, labelled=False)
 
 
+def imdb(run):
+    """IMDB: movie reviews, negative or positive, 70/10/20."""
+    return of_run(run, IMDB, labelled=True)
+
+
+def alpaca(run):
+    """Alpaca: instructions, some with an input, and what to answer; a tenth is held out."""
+    return of_run(run, ALPACA, labelled=False)
+
+
 def of_run(run, dataset, labelled):
     """The rows that a run's flags ask for; the run remembers which, so that it is not resumed on others."""
-    data = load(dataset, run.args, labelled)
+    data = load(dataset, run.args, labelled, vars(run.facts).get("ROWS", {}).get(run.task))
     run.data_sha256 = data.summary()["sha256"]
     return data
 

@@ -23,12 +23,14 @@ class Template:
     """A prompt's wording. `text` has the slot {document} and, before it, {labels} and {examples} as needed.
     `cue` follows it in plain format and asks for the answer ("### Class:"); in chat format the start of the
     assistant's turn does that. `answer` is what the answer looks like behind the cue, e.g. " {answer}".
-    `example` has {document} and {answer}: what stands in {examples}, once a shot."""
+    `example` has {document} and {answer}: what stands in {examples}, once a shot. `extra` has {input}: what follows
+    the document of a row that has an input beside its text."""
 
     text: str
     cue: str = ""
     answer: str = " {answer}"
     example: str = ""
+    extra: str = ""
 
 
 class Encoder:
@@ -63,6 +65,11 @@ class Encoder:
     def stop(self):
         """Ids that end an answer: the one that training supervises, and the tokenizer's own."""
         return sorted({self.end, self.tokenizer.eos_token_id})
+
+    def document(self, row):
+        """What stands in a row's prompt: its text, and its input where it has one."""
+        more = row.get("input", "")
+        return row["text"] + (self.template.extra.replace("{input}", more) if more else "")
 
     def prompt(self, document):
         """Ids of the prompt for one document, ready for the answer. Counts the document if it was cut."""
@@ -158,6 +165,6 @@ def training_rows(encoder, rows):
     -100 on the prompt, so that only the answer is learned. No row is lost: documents were cut."""
     encoded = []
     for row in rows:
-        prompt, completion = encoder.prompt(row["text"]), encoder.completion(row["target"])
+        prompt, completion = encoder.prompt(encoder.document(row)), encoder.completion(row["target"])
         encoded.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
     return encoded

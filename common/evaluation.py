@@ -49,6 +49,28 @@ def summaries(run, model, data):
     return prompted(run, model, data, score)
 
 
+def instructions(run, model, data):
+    """Instructions: one generation pass, then BLEU, ROUGE, BERTScore and length of the responses alone; beside them
+    the echo, the score of an answer that repeats the prompt. Every answer stands in answers.jsonl.
+
+    Returns the same as `labels`.
+    """
+    references = [row["target"] for row in data.test]
+
+    def score(stage, encoder, prompts, timing):
+        written = generate(run, model, encoder, prompts, stage, timing)
+        answers = [row["text"] for row in written]
+        asked = [encoder.document(row) for row in data.test]
+        lines = zip(asked, references, answers, strict=True)
+        rows = [dict(zip(("prompt", "reference", "answer"), line, strict=True)) for line in lines]
+        records.write_lines(run.folder / "answers.jsonl", rows)
+        found = metrics.responses(answers, references)
+        echo = {f"echo_{name}": value for name, value in metrics.responses(asked, references).items()}
+        return found | {"stopped": metrics.mean([row["stopped"] for row in written])} | echo
+
+    return prompted(run, model, data, score)
+
+
 def of_task(run, model, data):
     """The test stage that --task_type names."""
     return {"classification": labels, "summarization": summaries}[run.task](run, model, data)
@@ -63,7 +85,8 @@ def answer(run):
         warn(f"the text is longer than {run.settings['max_document_tokens']} tokens and was cut")
     keep = lambda rows, answers, seconds: found.extend(answers)  # noqa: E731
     if not names:
-        generation.generate(model, encoder, prompts, run.settings["max_new_tokens"], 1, keep)
+        how = {"decoding": run.settings.get("decoding"), "seed": run.args.seed}
+        generation.generate(model, encoder, prompts, run.settings["max_new_tokens"], 1, keep, **how)
         return found[0]["text"]
     scoring.score_labels(model, encoder, prompts, names, 1, keep)
     total = sum(math.exp(score) for score in found[0])
@@ -75,7 +98,7 @@ def prompted(run, model, data, score):
     """`stages` of a model that is prompted: score(stage, encoder, prompts, timing) meets the base model with the
     adapter switched off."""
     encoder = run.encoder(data.labels, data.train)
-    prompts = [encoder.prompt(row["text"]) for row in data.test]
+    prompts = [encoder.prompt(encoder.document(row)) for row in data.test]
     run.truncated["test"] = encoder.truncated
 
     def one(stage, timing):
@@ -102,6 +125,7 @@ def generate(run, model, encoder, prompts, stage, timing):
     generation.generate(
         model, encoder, prompts, run.settings["max_new_tokens"], run.settings["inference_batch_size"],
         answers.add, answers.done, label=f"{stage} model writes",
+        decoding=run.settings.get("decoding"), seed=run.args.seed,
     )  # fmt: skip
     return answers.rows
 

@@ -180,7 +180,8 @@ def resolve(args, facts, wording, kind):
     own = next((each for each in facts.VARIANTS if name in (each.checkpoint, local_copy(name, each))), None)
     checkpoint, variant = checkpoints.find(name, own and own.revision), own or first
     if kind == "inference":
-        method, setting = trained["method"], trained["setting"]
+        method = trained["method"]
+        setting = " ".join(filter(None, [trained["setting"], settings.decoding_name(args)]))
         chosen = settings.of_trained(trained, args)
     else:
         chosen = settings.choose(args, facts, variant, checkpoint, kind)

@@ -257,6 +257,17 @@ def untrained(description):
     return parser
 
 
+def instructions(parser):
+    """Adds what a study of decoding varies, and the column of the answers."""
+    how = parser.add_argument_group("decoding (default: greedy)")
+    how.add_argument("--temperature", type=positive(float), metavar="T", help="sample at this temperature")
+    how.add_argument("--top_k", type=positive(int), metavar="K", help="sample from the K likeliest tokens")
+    how.add_argument("--num_beams", type=positive(int), default=1, metavar="N", help="beam search (default: 1)")
+    parser.add_argument("--answer_column", metavar="NAME", help="column with the answer, for --data")
+    parser.set_defaults(task_type="instructions")
+    return parser
+
+
 def classification(parser):
     """Adds the flags of labelled data."""
     parser.add_argument("--label_column", metavar="NAME", help="column with the label, for --data")

@@ -1,4 +1,4 @@
-"""Writing answers: batched, left-padded, cut by tokens, one budget a task, the same decoding for all.
+"""Writing answers: batched, left-padded, cut by tokens, one budget a task, greedy unless the study is about decoding.
 
 Rows are sorted by length into fixed batches, so a resumed run has the batches of an uninterrupted one.
 """
@@ -9,7 +9,8 @@ from common import console
 
 # New tokens an answer may take, per task and nowhere else: the longest of the 20 class names and a wordy
 # summary both fit.
-MAX_NEW_TOKENS = {"classification": 20, "summarization": 100}
+MAX_NEW_TOKENS = {"classification": 20, "summarization": 100, "instructions": 200}
+GREEDY = {"temperature": None, "top_k": None, "num_beams": 1}
 
 
 def batches(lengths, size):
@@ -31,32 +32,39 @@ def pad_left(rows, pad_id, device):
     return ids.to(device), mask.to(device)
 
 
-def generate(model, encoder, prompts, max_new_tokens, batch_size, on_batch=None, done=(), label="generating"):
-    """Greedy answers to `prompts` (lists of token ids).
+def generate(
+    model,
+    encoder,
+    prompts,
+    max_new_tokens,
+    batch_size,
+    on_batch=None,
+    done=(),
+    label="generating",
+    decoding=None,
+    seed=0,
+):
+    """Answers to `prompts` (lists of token ids).
 
+    decoding: as GREEDY, which is the default. A temperature or a top_k samples, from seeds of `seed` and the
+    batch, so that a resumed run draws what an uninterrupted one does; beams search, without sampling.
     on_batch(rows, answers, seconds) is called after every batch with the row numbers, one dictionary
     `{"text", "tokens", "stopped"}` each (text without special tokens, stripped; tokens written, the end of
     sequence included), and the time the batch took. Rows in `done` are skipped with their whole batch.
     """
     import torch
-    import transformers
 
+    decoding = decoding or GREEDY
     pad = encoder.tokenizer.pad_token_id
-    config = transformers.GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=encoder.stop,
-        pad_token_id=pad,
-        use_cache=True,
-    )
+    config = configuration(decoding, max_new_tokens, encoder.stop, pad)
     model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
     bar = console.progress(len(prompts), label, done=len(done))
-    for rows in batches([len(prompt) for prompt in prompts], batch_size):
+    for rows in batches([len(prompt) for prompt in prompts], max(1, batch_size // decoding["num_beams"])):
         if all(row in done for row in rows):
             continue
         ids, mask = pad_left([prompts[row] for row in rows], pad, model.device)
         began = time.monotonic()
+        torch.manual_seed(seed * 1_000_003 + rows[0])
         with torch.inference_mode():
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         seconds = time.monotonic() - began
@@ -64,6 +72,28 @@ def generate(model, encoder, prompts, max_new_tokens, batch_size, on_batch=None,
         on_batch(rows, answers, seconds)
         bar.update(len(rows))
     bar.close()
+
+
+def configuration(decoding, max_new_tokens, stop, pad):
+    """transformers' GenerationConfig with nothing left to its defaults (top_k would be 50)."""
+    import transformers
+
+    keywords = {"do_sample": False}
+    if decoding["temperature"] or decoding["top_k"]:
+        keywords = {
+            "do_sample": True,
+            "temperature": decoding["temperature"] or 1.0,
+            "top_k": decoding["top_k"] or 0,
+            "top_p": 1.0,
+        }
+    return transformers.GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        num_beams=decoding["num_beams"],
+        eos_token_id=stop,
+        pad_token_id=pad,
+        use_cache=True,
+        **keywords,
+    )
 
 
 def cut(ids, encoder):

@@ -30,6 +30,61 @@ def rouge(predictions, references):
     return {name: mean(column) for name, column in values.items()}
 
 
+def responses(answers, references):
+    """Scores of free answers: BLEU (sacrebleu, corpus level, 0 to 100), ROUGE-1/2/L, BERTScore F1, and their length
+    in words (in `length`, not a percentage). The prompt has no part in any of them."""
+    found = {name: value for name, value in rouge(answers, references).items() if name != "rougeLsum"}
+    words = [len(answer.split()) for answer in answers]
+    length = interval(lambda rows: sum(words[i] for i in rows) / len(rows), len(words), scale=1)
+    return {
+        "bleu": bleu(answers, references),
+        **found,
+        "bertscore_f1": bertscore(answers, references),
+        "length": length,
+    }
+
+
+def bleu(answers, references):
+    """Corpus BLEU of sacrebleu (its default: 13a tokens, exponential smoothing)."""
+    import sacrebleu
+
+    scorer = sacrebleu.BLEU()
+    parts = [statistics_of(scorer, answer, reference) for answer, reference in zip(answers, references, strict=True)]
+
+    def of_rows(rows):
+        totals = [sum(column) for column in zip(*(parts[i] for i in rows), strict=True)]
+        size, half = scorer.max_ngram_order, len(totals)
+        correct, total = totals[2 : 2 + size], totals[2 + size : half]
+        return scorer.compute_bleu(correct, total, totals[0], totals[1], smooth_method="exp").score
+
+    return interval(of_rows, len(answers), scale=1)
+
+
+def statistics_of(scorer, answer, reference):
+    """(answer's length, reference's length, matches of each order…, n-grams of each order…) of one pair."""
+    one = scorer.corpus_score([answer], [[reference]])
+    return [one.sys_len, one.ref_len, *one.counts, *one.totals]
+
+
+def bertscore(answers, references, encoder="minilm"):
+    """BERTScore F1 (Zhang et al. 2020), by the bert-score package, with an embedded encoder's last layer: offline,
+    and not to be compared with figures of another encoder. An empty answer scores 0."""
+    import bert_score
+
+    from common import checkpoints
+
+    folder = checkpoints.prepare(checkpoints.find(encoder))
+    layers = 6  # all-MiniLM-L6's last
+    asked = [i for i, answer in enumerate(answers) if answer.strip()]
+    values = [0.0] * len(answers)
+    if asked:
+        scorer = bert_score.BERTScorer(model_type=str(folder), num_layers=layers, batch_size=32)
+        _, _, f1 = scorer.score([answers[i] for i in asked], [references[i] for i in asked])
+        for i, value in zip(asked, f1.tolist(), strict=True):
+            values[i] = value
+    return mean(values)
+
+
 def classification(predictions, references, labels):
     """Accuracy and macro-F1 (unweighted mean over `labels`; a class that is neither there nor predicted
     counts 0, as in sklearn)."""
@@ -87,16 +142,17 @@ def mean(values):
     return interval(lambda rows: column[rows].mean(), len(column))
 
 
-def interval(statistic, n):
-    """{"value", "ci95", "n"} of a statistic of row numbers, in percent, from RESAMPLES bootstrap resamples."""
+def interval(statistic, n, scale=100):
+    """{"value", "ci95", "n"} of a statistic of row numbers, times `scale` (in percent), from RESAMPLES bootstrap
+    resamples."""
     import numpy
 
     generator = numpy.random.default_rng(0)
     resampled = [statistic(generator.integers(0, n, n)) for _ in range(RESAMPLES)]
     low, high = numpy.percentile(resampled, [2.5, 97.5])
     return {
-        "value": round(100 * float(statistic(numpy.arange(n))), 4),
-        "ci95": [round(100 * float(low), 4), round(100 * float(high), 4)],
+        "value": round(scale * float(statistic(numpy.arange(n))), 4),
+        "ci95": [round(scale * float(low), 4), round(scale * float(high), 4)],
         "n": n,
     }
 

@@ -27,10 +27,19 @@ def now():
 
 def write_json(path, value):
     """Write in one piece or not at all: a kill half-way leaves the old file."""
+    write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def write_lines(path, rows):
+    """`write_json`, one line a row."""
+    write_text(path, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_text(path, text):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    half.write_text(text, encoding="utf-8")
     os.replace(half, path)
 
 

@@ -55,6 +55,7 @@ def choose(args, facts, variant, checkpoint, kind):
     settings["quantization"] = QUANTIZATION if found["lora_r"] else None
     settings["data"] = data_name(args)
     settings["max_test_samples"] = args.max_test_samples
+    settings |= decoding(args)
     settings |= {
         name: vars(args)[name] for name in ("train_sample_fraction", "max_train_samples") if name in vars(args)
     }
@@ -77,7 +78,23 @@ def of_trained(trained, args):
     settings.json), but for what the flags say of the scoring itself."""
     asked = ("max_document_tokens", "inference_batch_size", "max_test_samples")
     settings = {name: value for name, value in trained["settings"].items() if name != "precision"}
-    return settings | {n: vars(args)[n] for n in asked if vars(args)[n]} | {"data": data_name(args)}
+    return settings | {n: vars(args)[n] for n in asked if vars(args)[n]} | {"data": data_name(args)} | decoding(args)
+
+
+def decoding(args):
+    """How answers are written, where a script lets it be chosen."""
+    if "num_beams" not in vars(args):
+        return {}
+    asked = {name: vars(args)[name] for name in generation.GREEDY}
+    if asked["num_beams"] > 1 and (asked["temperature"] or asked["top_k"]):
+        raise InputError("--num_beams searches, --temperature and --top_k sample: give one of the two")
+    return {"decoding": asked}
+
+
+def decoding_name(args):
+    """The part of a run's setting that says how it decodes: "temperature=0.25", or "" for greedy."""
+    given = decoding(args).get("decoding", {})
+    return " ".join(f"{name}={value:g}" for name, value in given.items() if value != generation.GREEDY[name])
 
 
 def data_name(args):

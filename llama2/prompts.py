@@ -20,3 +20,9 @@ SUMMARIZATION = Template(
     cue="\n\n### Summary:",
     example="### Dialogue:\n{document}\n\n### Summary: {answer}\n\n",
 )
+
+INSTRUCTIONS = Template(
+    "Below is an instruction. Write a response that does what it asks.\n\n### Instruction:\n{document}",
+    cue="\n\n### Response:",
+    extra="\n\n### Input:\n{input}",
+)

@@ -41,5 +41,5 @@ LEARNING_RATE = 2e-4  # as in the source, Tables 1 and 2
 BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
 DEVICE_BATCH_SIZE = 4
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024}
+EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512}

@@ -18,3 +18,9 @@ SUMMARIZATION = Template(
     cue="\nOutput:",
     example="Instruct: Summarize the dialogue in one or two short sentences.\n{document}\nOutput: {answer}\n\n",
 )
+
+INSTRUCTIONS = Template(
+    "Instruct: {document}",
+    cue="\nOutput:",
+    extra="\n{input}",
+)
