@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from common import console, evaluation, extraction, generation, loading, metrics, records, training
-from common.console import warn
+from common.console import say, warn
 
 
 def network(run, labels):
@@ -48,17 +48,24 @@ def device():
 
 def tune(run, model, data):
     """Train the head and, with it, every weight or an adapter on the 4-bit encoder; save; return what was saved,
-    reloaded."""
+    reloaded. With validation rows the best epoch's weights are saved, without the last one's."""
     reader = Reader(run)
-    rows = reader.rows(data)
+    rows = reader.rows(data.train, data.labels)
     run.truncated["train"] = reader.truncated
     if training.finished_before(run):
         return trained(run, data)
     tuned = adapted(run, model) if run.settings["lora_r"] else model
-    training.fit(run, training.seeded(run, tuned), rows, len(data.train), whole_rows)
-    tuned.save_pretrained(run.folder / ("adapter" if run.settings["lora_r"] else "model"), safe_serialization=True)
+    keep = lambda: save(run, tuned)  # noqa: E731
+    held = reader.rows(data.validation, data.labels)
+    training.fit(run, training.seeded(run, tuned), rows, len(data.train), whole_rows, held, keep if held else None)
+    if not held:  # else the best epoch stands there
+        keep()
     training.finish(run, data.labels)
     return trained(run, data)
+
+
+def save(run, model):
+    model.save_pretrained(run.folder / ("adapter" if run.settings["lora_r"] else "model"), safe_serialization=True)
 
 
 def adapted(run, model):
@@ -78,20 +85,84 @@ def new_modules(model):
     return [name for name, _ in model.named_children() if name != model.base_model_prefix and "dropout" not in name]
 
 
-def whole_rows(run, model, dataset, config, sampler, book):
+def whole_rows(run, model, datasets, config, sampler, book):
     """transformers' Trainer for rows of token ids with a class a row, or a class a marked token."""
     import transformers
 
     tokenizer = right_padded(run.tokenizer)
-    per_row = isinstance(dataset[0]["labels"], int)
+    train, validation = datasets
+    per_row = isinstance(train[0]["labels"], int)
     pad = transformers.DataCollatorWithPadding if per_row else transformers.DataCollatorForTokenClassification
 
     class Trainer(transformers.Trainer):
         def _get_train_sampler(self, train_dataset=None):
             return sampler
 
+    def accuracy(found):
+        return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
+
     config = transformers.TrainingArguments(**config)
-    return Trainer(model=model, args=config, train_dataset=dataset, data_collator=pad(tokenizer), callbacks=[book])
+    return Trainer(
+        model=model,
+        args=config,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=pad(tokenizer),
+        compute_metrics=accuracy if per_row else None,
+        callbacks=[book],
+    )
+
+
+def batch(run, rows):
+    """Rows of `Reader.rows` with a class each, as padded tensors on the device."""
+    import torch
+
+    tokenizer = right_padded(run.tokenizer)
+    made = tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt").to(device())
+    return {**made, "labels": torch.tensor([row["labels"] for row in rows], device=device())}
+
+
+class Progress:
+    """What a training loop of one's own needs to go on after a kill: weights, optimizer and history, as of the end
+    of an epoch. Tensors are safetensors; the file that names them is written last."""
+
+    def __init__(self, run, model, optimizer):
+        self.folder, self.model, self.optimizer = run.folder / "checkpoints", model, optimizer
+        self.resume = run.args.resume
+
+    def keep(self, *told):
+        """told: history and validation so far, and whatever else the loop counts."""
+        import safetensors.torch
+
+        moments = self.optimizer.state_dict()["state"]
+        tensors = {f"model.{name}": tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"{number}.{name}": value for number, state in moments.items() for name, value in state.items()}
+        file = f"state-{len(told[1])}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, self.folder / file)
+        records.write_json(self.folder / "progress.json", {"file": file, "told": told})
+        for old in self.folder.glob("state-*.safetensors"):
+            if old.name != file:
+                old.unlink()
+
+    def restored(self, *nothing):
+        """What was told to the last `keep`, after putting weights and moments back; else `nothing`."""
+        import safetensors.torch
+
+        kept = self.folder / "progress.json"
+        if not (self.resume and kept.is_file()):
+            return nothing
+        found = records.read(kept)
+        tensors = safetensors.torch.load_file(self.folder / found["file"])
+        self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        state = {}
+        for name, tensor in tensors.items():
+            number, _, moment = name.partition(".")
+            if number.isdigit():
+                state.setdefault(int(number), {})[moment] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        say(f"resuming after epoch {len(found['told'][1])}")
+        return found["told"]
 
 
 def right_padded(tokenizer):
@@ -107,22 +178,22 @@ class Reader:
         self.run, self.tokenizer, self.truncated = run, run.tokenizer, 0
         self.longest = run.settings["max_document_tokens"]
 
-    def rows(self, data):
+    def rows(self, rows, labels):
         """Training rows: {"input_ids", "labels"}; labels: the class, or for every token -100 or, at the mark of
         an utterance, 1 if the oracle picks it."""
-        if data.labels:
-            place = {label: i for i, label in enumerate(data.labels)}
-            return [{"input_ids": self.text(row["text"]), "labels": place[row["target"]]} for row in data.train]
+        if labels:
+            place = {label: i for i, label in enumerate(labels)}
+            return [{"input_ids": self.text(row["text"]), "labels": place[row["target"]]} for row in rows]
         found = []
-        bar = console.progress(len(data.train), "oracle summaries")
-        for row in data.train:
+        bar = console.progress(len(rows), "oracle summaries")
+        for row in rows:
             said = extraction.utterances(row["text"])
             ids, marks = self.dialogue(said)
             picked = extraction.oracle(said[: len(marks)], row["target"])
-            labels = [-100] * len(ids)
+            wanted = [-100] * len(ids)
             for i, mark in enumerate(marks):
-                labels[mark] = int(i in picked)
-            found.append({"input_ids": ids, "labels": labels})
+                wanted[mark] = int(i in picked)
+            found.append({"input_ids": ids, "labels": wanted})
             bar.update(1)
         bar.close()
         return found
@@ -162,6 +233,7 @@ def labels(run, model, data):
         else:
             scores = outputs(run, model, data, timing)
             found = [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+        run.confusion[stage] = metrics.confusion(found, truth, data.labels)
         return metrics.classification(found, truth, data.labels)
 
     return evaluation.stages(run, len(data.test), score)
@@ -235,7 +307,7 @@ def probe(run, data, timing):
     if data.labels:
         wanted = [row["target"] for row in data.train]
     else:
-        rows = reader.rows(data)
+        rows = reader.rows(data.train, [])
         wanted = [label for row in rows for label in row["labels"] if label != -100]
     learned = features(run, encoder, reader, data.train, data.labels, evaluation.Timing())
     reader.truncated = 0

@@ -28,6 +28,7 @@ def labels(run, model, data):
         written = generate(run, model, encoder, prompts, stage, Timing())
         truth = [row["target"] for row in data.test]
         best = [data.labels[max(range(len(data.labels)), key=row["scores"].__getitem__)] for row in scored.rows]
+        run.confusion[stage] = metrics.confusion(best, truth, data.labels)
         return metrics.classification(best, truth, data.labels) | metrics.outcomes(
             [row["text"] for row in written], truth, data.labels
         )

@@ -67,6 +67,7 @@ class Run:
     environment: dict | None = None  # as it was when the run started: code can change while it runs
     truncated: dict = field(default_factory=dict)
     training: dict | None = None
+    confusion: dict = field(default_factory=dict)  # stage -> {"labels", "counts"}, where classes are few
     data_sha256: str | None = None
 
     @property

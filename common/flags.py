@@ -144,17 +144,14 @@ def base(description):
     return parser
 
 
-def training(description):
-    """`base` plus what fine-tuning takes."""
+def training(description, adapter=True):
+    """`base` plus what fine-tuning takes; without `adapter` nothing of what TRL's and transformers' trainers do."""
     parser = base(description)
     tune = parser.add_argument_group("fine-tuning")
-    tune.add_argument(
-        "--lora_r",
-        type=positive(int),
-        metavar="R",
-        help="rank of the adapter (default: 64; an encoder has none and is trained whole)",
-    )
-    tune.add_argument("--dropout", type=probability, metavar="P", help="on the adapter's input (default: 0.1)")
+    if adapter:
+        adapters(tune)
+    else:
+        parser.set_defaults(lora_r=None, dropout=None, neftune=None, full_tune=False, report_to="none", loop=True)
     tune.add_argument("--epochs", type=positive(number), metavar="N", help="passes over the data (default: model.py)")
     tune.add_argument("--learning_rate", type=positive(float), metavar="LR", help="(default: model.py)")
     tune.add_argument(
@@ -165,28 +162,39 @@ def training(description):
     )
     thinned(tune)
     tune.add_argument(
+        "--no_before",
+        action="store_true",
+        help="do not score the base model beside the tuned one",
+    )
+    return parser
+
+
+def adapters(group):
+    """Adds what an adapter and its trainer take."""
+    group.add_argument(
+        "--lora_r",
+        type=positive(int),
+        metavar="R",
+        help="rank of the adapter (default: 64; an encoder has none and is trained whole)",
+    )
+    group.add_argument("--dropout", type=probability, metavar="P", help="on the adapter's input (default: 0.1)")
+    group.add_argument(
         "--neftune",
         type=positive(float),
         metavar="ALPHA",
         help="NEFTune: uniform noise on the embeddings while training, 5 is usual (default: none)",
     )
-    tune.add_argument(
+    group.add_argument(
         "--full_tune",
         action="store_true",
         help="adapters on all linear layers but the head (default: attention only, or the checkpoint's own)",
     )
-    tune.add_argument(
-        "--no_before",
-        action="store_true",
-        help="do not score the base model beside the tuned one",
-    )
-    tune.add_argument(
+    group.add_argument(
         "--report_to",
         default="none",
         metavar="NAME",
         help="tracker that transformers knows: tensorboard, wandb, mlflow, … (default: none)",
     )
-    return parser
 
 
 def thinned(group):
@@ -236,16 +244,11 @@ def baseline(description):
     return parser
 
 
-def untrained(description):
+def untrained(description, tasks=("classification", "summarization")):
     """`base` plus task and kind of an encoder's baseline."""
     parser = base(description)
     what = parser.add_argument_group("baseline")
-    what.add_argument(
-        "--task_type",
-        choices=["classification", "summarization"],
-        default="classification",
-        help="(default: classification)",
-    )
+    what.add_argument("--task_type", choices=tasks, default=tasks[0], help=f"(default: {tasks[0]})")
     what.add_argument(
         "--baseline",
         choices=["dummy", "frozen-features"],
@@ -272,6 +275,13 @@ def classification(parser):
     """Adds the flags of labelled data."""
     parser.add_argument("--label_column", metavar="NAME", help="column with the label, for --data")
     parser.set_defaults(task_type="classification")
+    return parser
+
+
+def sentiment(parser):
+    """Adds the flags of reviews with a sentiment."""
+    parser.add_argument("--label_column", metavar="NAME", help="column with the label, for --data")
+    parser.set_defaults(task_type="sentiment")
     return parser
 
 

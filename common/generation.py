@@ -9,7 +9,7 @@ from common import console
 
 # New tokens an answer may take, per task and nowhere else: the longest of the 20 class names and a wordy
 # summary both fit.
-MAX_NEW_TOKENS = {"classification": 20, "summarization": 100, "instructions": 200}
+MAX_NEW_TOKENS = {"classification": 20, "summarization": 100, "instructions": 200, "sentiment": 5}
 GREEDY = {"temperature": None, "top_k": None, "num_beams": 1}
 
 

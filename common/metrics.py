@@ -6,6 +6,7 @@ resampled test sets, fixed seed). It does not hold the spread between training s
 
 import collections
 
+UNKNOWN = {"value": None, "ci95": None, "n": None}
 RESAMPLES = 1000
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -103,7 +104,21 @@ def classification(predictions, references, labels):
     # A class that a resample happens to miss says nothing about the model: the mean is over those it has.
     share = len(set(predictions) | set(references)) / len(labels)
 
-    return {"accuracy": mean(predicted == true), "macro_f1": interval(macro_f1, len(true))}
+    found = {"accuracy": mean(predicted == true), "macro_f1": interval(macro_f1, len(true))}
+    if len(labels) == 2:  # few enough to be told apart
+        for label, i in place.items():
+            of_class = predicted[true == i]
+            found[f"accuracy_{label}"] = mean(of_class == i) if len(of_class) else UNKNOWN
+    return found
+
+
+def confusion(predictions, references, labels):
+    """{"labels", "counts"}: counts[i][j] rows of class i that were called class j."""
+    place = {label: i for i, label in enumerate(labels)}
+    counts = [[0] * len(labels) for _ in labels]
+    for prediction, reference in zip(predictions, references, strict=True):
+        counts[place[reference]][place[prediction]] += 1
+    return {"labels": list(labels), "counts": counts}
 
 
 # What free generation wrote, from best to worst. Only the first is what the source counted as right.

@@ -80,6 +80,7 @@ def finish(run, data, scores):
         "data": {**data.summary(), "truncated": run.truncated},
         "metrics": final,
         "metrics_before": scores["base"] if scores["tuned"] else None,
+        "confusion": run.confusion or None,
         "training": run.training,
         "inference": scores["inference"],
         "cost": {

@@ -30,7 +30,7 @@ def choose(args, facts, variant, checkpoint, kind):
         "dropout": 0.1,
         "lora_alpha": facts.LORA_ALPHA,
         "learning_rate": facts.LEARNING_RATE,
-        "lr_scheduler": "cosine",
+        "lr_scheduler": "linear" if task == "sentiment" else "cosine",
         "batch_size": facts.BATCH_SIZE,
         "device_batch_size": facts.DEVICE_BATCH_SIZE,
         "epochs": facts.EPOCHS,
@@ -107,6 +107,8 @@ def method(args, settings, kind):
     (encoders without an adapter); for a baseline what it is."""
     if kind == "baseline":
         return vars(args).get("prompt_type") or args.baseline
+    if vars(args).get("loop"):
+        return "full-finetune+loop"
     noise = "+neftune" if args.neftune else ""
     if not settings["lora_r"]:
         return "full-finetune" + noise

@@ -14,6 +14,7 @@ from common import console, encoding, loading, memory, records
 from common.console import InputError, say
 
 COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
+POINTS = 200  # of a curve in a record
 SAVES = 10  # checkpoints a run: a kill costs a tenth of it at most
 
 
@@ -27,10 +28,11 @@ def tune(run, model, data):
     encoder = run.encoder(data.labels)
     rows = encoding.training_rows(encoder, data.train)
     run.truncated["train"] = encoder.truncated
+    validation = encoding.training_rows(encoder, data.validation)
     adapter = run.folder / "adapter"
     if not finished_before(run):
         tuned = loading.new_adapter(seeded(run, model), run.settings)
-        fit(run, tuned, rows, len(data.train), answers_only)
+        fit(run, tuned, rows, len(data.train), answers_only, validation)
         tuned.save_pretrained(adapter, safe_serialization=True)
         run.tokenizer.save_pretrained(adapter)
         finish(run, data.labels)
@@ -64,12 +66,14 @@ def finish(run, labels):
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
 
-def fit(run, model, rows, expected, build):
+def fit(run, model, rows, expected, build, validation=(), keep=None):
     """Train what of `model` wants gradients on `rows` of token ids, from the last complete checkpoint if the run
-    is resumed. build(run, model, dataset, arguments, sampler, callback) makes the trainer.
+    is resumed. build(run, model, datasets, arguments, sampler, callback) makes the trainer.
 
+    validation: rows whose loss (and accuracy, where a row has a class) is measured after every epoch; keep() is
+    called after each that is better than all before it.
     Fills `run.training`: seconds, tokens, tokens_per_second, steps, loss (mean over the last epoch),
-    losses, peak_memory_bytes, trainable_parameters.
+    losses, peak_memory_bytes, trainable_parameters; with validation rows also validation and curves.
     """
     import datasets
     import torch
@@ -82,10 +86,13 @@ def fit(run, model, rows, expected, build):
     if not run.args.resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     last = last_complete(checkpoints)
-    book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {})
+    book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep)
     config = arguments(run, model, len(rows), checkpoints)
+    if validation:
+        config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": settings["inference_batch_size"]}
     sampler = by_length([len(row["input_ids"]) for row in rows], config["per_device_train_batch_size"], run.args.seed)
-    trainer = build(run, model, datasets.Dataset.from_list(rows), config, sampler, book)
+    held = datasets.Dataset.from_list(list(validation)) if validation else None
+    trainer = build(run, model, (datasets.Dataset.from_list(rows), held), config, sampler, book)
     trainer.remove_callback(transformers.PrinterCallback)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
@@ -119,6 +126,9 @@ def fit(run, model, rows, expected, build):
         "peak_memory_bytes": memory.peak(),
         "trainable_parameters": count,
     }
+    if validation:
+        run.training["validation"] = [epoch_of(entry) for entry in evaluations(trainer.state)]
+        run.training["curves"] = curves(trainer.state.log_history)
 
 
 def as_loaded(tuned):
@@ -129,6 +139,27 @@ def as_loaded(tuned):
         model.gradient_checkpointing_disable()
         model.disable_input_require_grads()
     return model.eval()
+
+
+def evaluations(state):
+    return [entry for entry in state.log_history if "eval_loss" in entry]
+
+
+def epoch_of(entry):
+    """An evaluation on the validation rows, as a record has it."""
+    return {"epoch": round(entry["epoch"], 2), "loss": entry["eval_loss"], "accuracy": entry.get("eval_accuracy")}
+
+
+def better(entry):
+    """What the best epoch has most of: accuracy on the validation rows, or where there is none the least loss."""
+    return (entry["eval_accuracy"], -entry["eval_loss"]) if "eval_accuracy" in entry else (-entry["eval_loss"],)
+
+
+def curves(history, points=POINTS):
+    """Loss, gradient norm and learning rate of at most `points` steps, evenly spread."""
+    steps = [entry for entry in history if "loss" in entry]
+    chosen = steps[:: -(-len(steps) // points)]
+    return {name: [entry.get(name) for entry in chosen] for name in ("step", "loss", "grad_norm", "learning_rate")}
 
 
 def arguments(run, model, rows, checkpoints):
@@ -168,7 +199,7 @@ def arguments(run, model, rows, checkpoints):
     }
 
 
-def answers_only(run, model, dataset, config, sampler, book):
+def answers_only(run, model, datasets, config, sampler, book):
     """TRL's SFTTrainer for rows that are token ids already, with their loss mask."""
     import trl
 
@@ -183,7 +214,15 @@ def answers_only(run, model, dataset, config, sampler, book):
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    return Trainer(model=model, args=config, train_dataset=dataset, processing_class=run.tokenizer, callbacks=[book])
+    train, validation = datasets
+    return Trainer(
+        model=model,
+        args=config,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=run.tokenizer,
+        callbacks=[book],
+    )
 
 
 def recompute(model, gpu):
@@ -228,9 +267,10 @@ def trainer_steps(trainer):
     return round(per_epoch * trainer.args.num_train_epochs)
 
 
-def bookkeeper(before):
+def bookkeeper(before, keep=None):
     """A callback that shows progress, counts seconds, and marks each checkpoint complete once all of it is
-    written. `before`: the marker of the checkpoint that this run resumes from."""
+    written. `before`: the marker of the checkpoint that this run resumes from. keep(): called after the best epoch
+    so far."""
     import transformers
 
     class Bookkeeper(transformers.TrainerCallback):
@@ -251,6 +291,13 @@ def bookkeeper(before):
         def on_step_end(self, args, state, control, **keywords):
             memory.hand_back()
             self.bar.update(1)
+
+        def on_evaluate(self, args, state, control, metrics=None, **keywords):
+            found = evaluations(state)
+            said = ", ".join(f"{name} {value:.4f}" for name, value in epoch_of(found[-1]).items() if value is not None)
+            say(f"\nvalidation: {said}")
+            if keep and all(better(found[-1]) > better(entry) for entry in found[:-1]):
+                keep()
 
         def on_save(self, args, state, control, **keywords):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -44,5 +44,5 @@ LEARNING_RATE = {"full-finetune": 5e-5, "qlora": 5e-4}
 BATCH_SIZE = 16
 DEVICE_BATCH_SIZE = 16
 INFERENCE_BATCH_SIZE = 64
-EPOCHS = {"classification": 10, "summarization": 3}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 512}
+EPOCHS = {"classification": 10, "summarization": 3, "sentiment": 2}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 512, "sentiment": 256}

@@ -6,3 +6,4 @@ from common.encoding import Template
 
 CLASSIFICATION = Template("{document}")  # the post
 SUMMARIZATION = Template("{document}")  # one utterance, with the speaker's name, between [CLS] and [SEP]
+SENTIMENT = Template("{document}")  # the review

@@ -202,7 +202,7 @@ def test_every_utterance_has_a_mark_and_what_does_not_fit_is_counted(make):
     reader.longest = marks[3]
     assert reader.dialogue(said) == (ids[: marks[3]], marks[:3])
     assert reader.truncated == 1
-    (row,) = encoders.Reader(run).rows(Data("t", "t", [{"text": TALK, "target": said[1]}], [], [], {}))
+    (row,) = encoders.Reader(run).rows([{"text": TALK, "target": said[1]}], [])
     assert [i for i, label in enumerate(row["labels"]) if label == 1] == [marks[1]]
     assert [i for i, label in enumerate(row["labels"]) if label != -100] == marks
 
