@@ -4,6 +4,7 @@ Inference is training minus the answer by construction: `prompt` gives the ids b
 `completion` the ids that training adds. Documents are cut, prompts never are.
 """
 
+import itertools
 from dataclasses import dataclass
 
 from common.console import InputError
@@ -14,6 +15,8 @@ SHOTS = {
     ("classification", "few-shot"): 20,
     ("summarization", "one-shot"): 1,
     ("summarization", "few-shot"): 3,
+    ("sentiment", "one-shot"): 1,
+    ("sentiment", "few-shot"): 4,
 }
 ROOM = 32  # tokens kept free for the joints between template and documents when examples are fitted
 
@@ -154,10 +157,9 @@ def shots(train, labels, count):
     """`count` training rows to show as examples: one a class in turn where there are classes."""
     if not labels:
         return train[:count]
-    first = {}
-    for row in train:
-        first.setdefault(row["target"], row)
-    return [first[label] for label in labels if label in first][:count]
+    of_class = {label: [row for row in train if row["target"] == label] for label in labels}
+    turns = itertools.zip_longest(*of_class.values())
+    return [row for turn in turns for row in turn if row][:count]
 
 
 def training_rows(encoder, rows):

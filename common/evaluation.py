@@ -7,8 +7,9 @@ Finished rows are kept as they come (predictions-*.jsonl), so an interrupted tes
 import contextlib
 import json
 import math
+import time
 
-from common import generation, metrics, records, scoring
+from common import console, generation, loading, metrics, records, scoring
 from common.console import warn
 
 
@@ -29,9 +30,43 @@ def labels(run, model, data):
         truth = [row["target"] for row in data.test]
         best = [data.labels[max(range(len(data.labels)), key=row["scores"].__getitem__)] for row in scored.rows]
         run.confusion[stage] = metrics.confusion(best, truth, data.labels)
-        return metrics.classification(best, truth, data.labels) | metrics.outcomes(
-            [row["text"] for row in written], truth, data.labels
-        )
+        texts = [row["text"] for row in written]
+        found = metrics.classification(best, truth, data.labels) | metrics.outcomes(texts, truth, data.labels)
+        return found | (metrics.generated(texts, truth, data.labels) if len(data.labels) == 2 else {})
+
+    return prompted(run, model, data, score)
+
+
+def random_head(run, data):
+    """A classification head that nobody trained, on the untrained model: chance, and what it looks like. Returns the
+    same as `labels`."""
+    import torch
+    import transformers
+
+    transformers.set_seed(run.args.seed)
+    auto = transformers.AutoModelForSequenceClassification
+    keywords = {"num_labels": len(data.labels), "pad_token_id": run.tokenizer.pad_token_id}
+    model = loading.quantised(auto, run.checkpoint, run.settings["precision"], ["score"], **keywords)
+    run.keep_settings()
+
+    def score(stage, encoder, prompts, timing):
+        scored = Predictions(run, f"{stage}-head", len(prompts), timing)
+        bar = console.progress(len(prompts), "random head reads", done=len(scored.done))
+        for rows in generation.batches([len(prompt) for prompt in prompts], run.settings["inference_batch_size"]):
+            if not all(row in scored.done for row in rows):
+                began = time.monotonic()
+                ids, mask = generation.pad_left(
+                    [prompts[row] for row in rows], run.tokenizer.pad_token_id, model.device
+                )
+                with torch.inference_mode():
+                    logits = model(input_ids=ids, attention_mask=mask).logits.float()
+                scored.add(rows, [{"scores": row} for row in logits.tolist()], time.monotonic() - began)
+                bar.update(len(rows))
+        bar.close()
+        truth = [row["target"] for row in data.test]
+        best = [data.labels[row["scores"].index(max(row["scores"]))] for row in scored.rows]
+        run.confusion[stage] = metrics.confusion(best, truth, data.labels)
+        return metrics.classification(best, truth, data.labels)
 
     return prompted(run, model, data, score)
 

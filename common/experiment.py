@@ -175,7 +175,8 @@ def resolve(args, facts, wording, kind):
         trained = records.read(experiment / "settings.json")
         if trained.get("task") != task:
             raise InputError(f"{experiment} was trained for {trained.get('task')}, this script is for {task}")
-    first = facts.VARIANTS[0]
+    usual = vars(facts).get("DEFAULTS", {}).get(task, facts.VARIANTS[0].checkpoint)
+    first = next(variant for variant in facts.VARIANTS if variant.checkpoint == usual)
     name = args.pretrained_ckpt or trained.get("checkpoint")
     name = name or (checkpoints.stand_in(first.format) if args.demo else first.checkpoint)
     own = next((each for each in facts.VARIANTS if name in (each.checkpoint, local_copy(name, each))), None)

@@ -260,14 +260,35 @@ def untrained(description, tasks=("classification", "summarization")):
     return parser
 
 
-def instructions(parser):
-    """Adds what a study of decoding varies, and the column of the answers."""
+def decoding(parser):
+    """Adds how answers are written, where that is what is studied."""
     how = parser.add_argument_group("decoding (default: greedy)")
     how.add_argument("--temperature", type=positive(float), metavar="T", help="sample at this temperature")
     how.add_argument("--top_k", type=positive(int), metavar="K", help="sample from the K likeliest tokens")
     how.add_argument("--num_beams", type=positive(int), default=1, metavar="N", help="beam search (default: 1)")
-    parser.add_argument("--answer_column", metavar="NAME", help="column with the answer, for --data")
+    return parser
+
+
+def instructions(parser):
+    """Adds what a study of decoding varies, and the column of the answers."""
+    decoding(parser).add_argument("--answer_column", metavar="NAME", help="column with the answer, for --data")
     parser.set_defaults(task_type="instructions")
+    return parser
+
+
+def prompted_sentiment(parser):
+    """Adds to a training script's flags those that ask the untrained model instead."""
+    how = decoding(sentiment(parser)).add_argument_group("no fine-tuning")
+    how.add_argument(
+        "--prompt_type",
+        choices=["zero-shot", "one-shot", "few-shot"],
+        help="score the untrained model: no example in the prompt, one, or several",
+    )
+    how.add_argument(
+        "--random_head",
+        action="store_true",
+        help="score a two-class head that nobody trained, drawn by --seed: what the source's zero-shot figures are of",
+    )
     return parser
 
 

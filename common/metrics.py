@@ -109,7 +109,36 @@ def classification(predictions, references, labels):
         for label, i in place.items():
             of_class = predicted[true == i]
             found[f"accuracy_{label}"] = mean(of_class == i) if len(of_class) else UNKNOWN
+        found |= averages(predicted, true, len(labels))
     return found
+
+
+def averages(predicted, true, classes):
+    """Macro precision and recall: unweighted means over the classes. predicted, true: arrays of class numbers; -1 is
+    none of them. A class that is never predicted has precision 0, as in sklearn."""
+
+    def of(rows, given):
+        p, t = predicted[rows], true[rows]
+        whole = t if given == "true" else p
+        return sum(((p == t) & (t == i)).sum() / max(1, (whole == i).sum()) for i in range(classes)) / classes
+
+    return {
+        "precision": interval(lambda rows: of(rows, "predicted"), len(true)),
+        "recall": interval(lambda rows: of(rows, "true"), len(true)),
+    }
+
+
+def generated(texts, references, labels):
+    """Accuracy, macro precision and recall of the classes that free answers begin with; an answer that begins with
+    none is wrong, whatever the class."""
+    import numpy
+
+    place = {label: i for i, label in enumerate(labels)}
+    begun = [next((name for name in labels if outcome(text, name, labels).startswith("right")), None) for text in texts]
+    predicted = numpy.array([place.get(name, -1) for name in begun])
+    true = numpy.array([place[reference] for reference in references])
+    found = {"accuracy": mean(predicted == true)} | averages(predicted, true, len(labels))
+    return {f"generated_{name}": value for name, value in found.items()}
 
 
 def confusion(predictions, references, labels):

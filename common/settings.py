@@ -106,7 +106,7 @@ def method(args, settings, kind):
     """As in the published tables: qlora, qlora+neftune, qlora+all-modules, qlora+neftune+all-modules, full-finetune
     (encoders without an adapter); for a baseline what it is."""
     if kind == "baseline":
-        return vars(args).get("prompt_type") or args.baseline
+        return "random-head" if vars(args).get("random_head") else vars(args).get("prompt_type") or args.baseline
     if vars(args).get("loop"):
         return "full-finetune+loop"
     noise = "+neftune" if args.neftune else ""
@@ -124,7 +124,10 @@ def name(args, facts, variant, checkpoint, settings, kind):
         if args.max_train_samples:
             parts.append(f"max_train_samples={args.max_train_samples}")
     if kind != "training":
-        return " ".join(parts)
+        drawn = [decoding_name(args)] if decoding_name(args) else []
+        if drawn or vars(args).get("random_head"):
+            drawn.append(f"seed={args.seed}")
+        return " ".join(parts + drawn)
     unasked = {**vars(args), **dict.fromkeys(TUNABLE)}
     if not facts.LORA_R and settings["lora_r"]:  # an adapter is what was asked for: its rank has no default
         unasked["lora_r"] = args.lora_r

@@ -76,6 +76,9 @@ VARIANTS = [
     ),
 ]
 
+DEFAULTS = {"sentiment": "google/gemma-2b-it"}
+ROWS = {"sentiment": {"train": 900, "validation": 100, "test": 2500}}  # test rows as in the source
+
 PRECISION = "bfloat16"  # what the weights were published in
 ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL_TARGETS = [*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj"]
@@ -86,5 +89,5 @@ LEARNING_RATE = 2e-4  # as the other folders
 BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
 DEVICE_BATCH_SIZE = 4
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024}
+EPOCHS = {"classification": 5, "summarization": 1, "sentiment": 4}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "sentiment": 512}

@@ -23,3 +23,9 @@ SUMMARIZATION = Template(
     cue="\n\n### Summary:",
     example="### Dialogue:\n{document}\n\n### Summary: {answer}\n\n",
 )
+
+SENTIMENT = Template(
+    "Is the movie review below negative or positive? Answer with that one word.\n\n{examples}### Review:\n{document}",
+    cue="\n\n### Sentiment:",
+    example="### Review:\n{document}\n\n### Sentiment: {answer}\n\n",
+)

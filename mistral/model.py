@@ -29,7 +29,22 @@ VARIANTS = [
         memory_to_run=7e9,
         shape=SHAPE,
     ),
+    Variant(
+        "mistralai/Mistral-7B-Instruct-v0.2",
+        name="Mistral-7B-Instruct-v0.2",
+        revision="63a8b081895390a26e140280378bc85ec8bce07a",
+        parameters=7_241_732_096,
+        linear_parameters=6_979_321_856,
+        context=32768,  # no sliding window
+        memory_to_train=10e9,
+        memory_to_run=7e9,
+        format="chat",
+        shape=SHAPE,
+    ),
 ]
+
+DEFAULTS = {"sentiment": "mistralai/Mistral-7B-Instruct-v0.2"}
+ROWS = {"sentiment": {"train": 900, "validation": 100, "test": 2500}}  # as in the source
 
 PRECISION = "bfloat16"  # what the weights were published in
 ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -41,5 +56,5 @@ LEARNING_RATE = 2e-4  # as in the source, Tables 1 and 2
 BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
 DEVICE_BATCH_SIZE = 4
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512}
+EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1, "sentiment": 4}
+MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512, "sentiment": 512}

@@ -26,3 +26,9 @@ INSTRUCTIONS = Template(
     cue="\n\n### Response:",
     extra="\n\n### Input:\n{input}",
 )
+
+SENTIMENT = Template(
+    "Is the movie review below negative or positive? Answer with that one word.\n\n{examples}### Review:\n{document}",
+    cue="\n\n### Sentiment:",
+    example="### Review:\n{document}\n\n### Sentiment: {answer}\n\n",
+)
