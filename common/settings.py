@@ -60,7 +60,7 @@ def choose(args, facts, variant, checkpoint, kind):
         name: vars(args)[name] for name in ("train_sample_fraction", "max_train_samples") if name in vars(args)
     }
     if kind != "training":
-        return settings
+        return settings | ({"seed": args.seed} if vars(args).get("random_head") else {})
     adapter = ("targets", "lora_r", "dropout", "lora_alpha")
     if tuned == "full-finetune":
         if args.dropout is not None:
@@ -88,13 +88,17 @@ def decoding(args):
     asked = {name: vars(args)[name] for name in generation.GREEDY}
     if asked["num_beams"] > 1 and (asked["temperature"] or asked["top_k"]):
         raise InputError("--num_beams searches, --temperature and --top_k sample: give one of the two")
+    if asked["temperature"] or asked["top_k"]:
+        asked["seed"] = args.seed
     return {"decoding": asked}
 
 
 def decoding_name(args):
     """The part of a run's setting that says how it decodes: "temperature=0.25", or "" for greedy."""
     given = decoding(args).get("decoding", {})
-    return " ".join(f"{name}={value:g}" for name, value in given.items() if value != generation.GREEDY[name])
+    return " ".join(
+        f"{name}={given[name]:g}" for name in generation.GREEDY if given and given[name] != generation.GREEDY[name]
+    )
 
 
 def data_name(args):
