@@ -14,8 +14,20 @@ from common import flags, metrics, records
 from common.console import InputError, columns, duration, exit_code, say
 
 MARKERS = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
-TASKS = {"newsgroup-classification": "classification", "samsum-summarization": "summarization"}
-SHOWN = {"classification": ["accuracy", "macro_f1"], "summarization": ["rouge1", "rouge2", "rougeL"]}
+TASKS = {
+    "newsgroup-classification": "classification",
+    "samsum-summarization": "summarization",
+    "imdb-sentiment": "sentiment",
+    "alpaca-instructions": "instructions",
+}
+SHOWN = {
+    "classification": ["accuracy", "macro_f1"],
+    "summarization": ["rouge1", "rouge2", "rougeL"],
+    "sentiment": ["accuracy", "accuracy_negative", "accuracy_positive"],
+    "instructions": ["rouge1", "bleu", "bertscore_f1", "length"],
+}
+ECHOED = {"bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+ECHOED |= {"bertscore_f1": "BERTScore F1", "length": "words"}
 TITLES = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
@@ -23,6 +35,20 @@ TITLES = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
+    "accuracy_negative": "accuracy, negative",
+    "accuracy_positive": "accuracy, positive",
+    "precision": "precision",
+    "recall": "recall",
+    "generated_accuracy": "wrote: accuracy",
+    "generated_precision": "wrote: precision",
+    "generated_recall": "wrote: recall",
+    "bleu": "BLEU",
+    "bertscore_f1": "BERTScore F1",
+    "length": "words",
+    "human": "human",
+    "train_loss": "training loss",
+    "validation_loss": "validation loss",
+    **{f"echo_{name}": f"echo: {title}" for name, title in ECHOED.items()},
     "stopped": "ended on its own",
     "train_hours": "hours of training",
     "train_cost_usd": "cost of training, USD",
@@ -165,7 +191,8 @@ def matches(record, cells):
     setting = re.sub(r"^max_train_samples=\d+ ?", "", record["setting"])
     return any(
         record["task"] == TASKS[c["study"]]
-        and (record["model"].lower(), record["method"], setting) == (c["model"], c["method"], c["setting"])
+        and (record["model"].lower(), record["method"], setting)
+        == (c["model"], c["method"].replace("before", "qlora"), c["setting"].partition("epoch=")[0])
         for c in cells
     )
 
@@ -187,20 +214,37 @@ def measured(line, places, stand_in):
     if not found:
         return "-"
     best = max(found, key=lambda r: (r["data"]["n_test"], r["data"]["n_train"], r["finished_at"]))
-    return found_in(best, line["metric"])
+    return found_in(best, line)
 
 
-def found_in(record, metric):
-    """A record's figure for a metric of a published table: a score, or what the run took."""
+def found_in(record, line):
+    """A record's figure for a line of a published table: a score, of the base model where the method is "before",
+    an epoch's loss, or what the run took."""
+    metric, epoch = line["metric"], line["setting"].partition("epoch=")[2]
+    if epoch and metric.endswith("_loss"):
+        return epoch_loss(record["training"], int(epoch), metric)
     device = record["environment"]["device"]
     if metric == "train_hours":
         seconds = (record["training"] or {}).get("seconds")
         return "-" if seconds is None else f"{seconds / 3600:.2f}, {device}"
     if metric == "train_cost_usd":
         return "-" if record["cost"]["usd"] is None else f"{record['cost']['usd']:.3f}, {device}"
-    score = figure(record["metrics"].get(metric))
+    scores = record["metrics_before"] if line["method"] == "before" else record["metrics"]
+    score = figure((scores or {}).get(metric))
     some = f", trained on {record['data']['n_train']}" if "max_train_samples" in record["setting"] else ""
     return score if score == "-" else f"{score}, n = {record['data']['n_test']}{some}"
+
+
+def epoch_loss(training, epoch, metric):
+    """Mean training loss over an epoch's steps, or the loss on the validation rows after it."""
+    found = (training or {}).get("validation") or []
+    if epoch > len(found):
+        return "-"
+    if metric == "validation_loss":
+        return f"{found[epoch - 1]['loss']:.4f}"
+    steps = len(training["losses"]) // len(found)
+    losses = training["losses"][(epoch - 1) * steps : epoch * steps]
+    return f"{sum(losses) / len(losses):.4f}"
 
 
 def trained_on(record):
@@ -292,6 +336,30 @@ def front(everyone):
     return markdown(rows)
 
 
+def sentiment(everyone):
+    """The front README: the IMDB study in one table."""
+    head = ["folder", "method", "checkpoint", "trained on", "scored on", "accuracy", "training", "scoring", "cost"]
+    rows = [head]
+    for folder in everyone:
+        for record in folder.records:
+            if record["task"] == "sentiment":
+                train, test, usd = record["training"] or {}, record["inference"], record["cost"]["usd"]
+                rows.append(
+                    [
+                        f"[{folder.path.name}]({folder.path.name}/README.md)",
+                        f"{record['method']} {record['setting']}".strip(),
+                        record["checkpoint"],
+                        trained_on(record),
+                        f"{record['data']['n_test']} rows",
+                        figure(record["metrics"].get("accuracy")),
+                        duration(train["seconds"]) if train.get("seconds") is not None else "-",
+                        duration(test["seconds"]) if test["seconds"] is not None else "-",
+                        f"{usd:.4f} USD" if usd is not None else "-",
+                    ]
+                )
+    return markdown(rows if len(rows) > 1 else [*rows, ["-"] * len(head)])
+
+
 def models(everyone):
     """The front README: one row a model folder."""
     head = ["folder", "what it is", "licence", "checkpoints", "GPU memory to train / run"]
@@ -336,10 +404,12 @@ def best_measured(folder, task):
 GENERATED = {
     "scores-classification": lambda folder: scores(folder, "classification"),
     "scores-summarization": lambda folder: scores(folder, "summarization"),
+    "scores-sentiment": lambda folder: scores(folder, "sentiment"),
+    "scores-instructions": lambda folder: scores(folder, "instructions"),
     "generated": generated,
     "cost": cost,
 }
-FRONT = {"front": front, "models": models}
+FRONT = {"front": front, "models": models, "sentiment": sentiment}
 
 
 def rendered(path, make):

@@ -125,8 +125,8 @@ def test_shell_scripts_stop_at_the_first_error_and_are_executable(path):
     assert os.access(path, os.X_OK)
 
 
-def test_there_are_three_shell_scripts_a_folder_and_two_more_for_neftune():
-    assert len(SHELL) == 3 * len(FOLDERS) + 2 + 1
+def test_there_are_three_shell_scripts_a_folder_and_those_of_single_studies():
+    assert len(SHELL) == 3 * len(FOLDERS) + 2 + 3 + 1 + 1  # NEFTune, decoding, executions, .ci/run
     assert len(FOLDERS) == 8
 
 

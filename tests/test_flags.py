@@ -39,8 +39,8 @@ def value_in_plan(done, name):
     return next(line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.split()[0] == name)
 
 
-def test_there_are_five_scripts_a_folder():
-    assert len(SCRIPTS) == 5 * 8
+def test_there_are_five_scripts_a_folder_and_those_of_single_studies():
+    assert len(SCRIPTS) == 5 * 8 + 3 * 2 + 5
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
