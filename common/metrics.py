@@ -87,16 +87,17 @@ def mean(values):
     return interval(lambda rows: column[rows].mean(), len(column))
 
 
-def interval(statistic, n):
-    """{"value", "ci95", "n"} of a statistic of row numbers, in percent, from RESAMPLES bootstrap resamples."""
+def interval(statistic, n, scale=100):
+    """{"value", "ci95", "n"} of a statistic of row numbers, times `scale` (100: in percent), from RESAMPLES
+    bootstrap resamples."""
     import numpy
 
     generator = numpy.random.default_rng(0)
     resampled = [statistic(generator.integers(0, n, n)) for _ in range(RESAMPLES)]
     low, high = numpy.percentile(resampled, [2.5, 97.5])
     return {
-        "value": round(100 * float(statistic(numpy.arange(n))), 4),
-        "ci95": [round(100 * float(low), 4), round(100 * float(high), 4)],
+        "value": round(scale * float(statistic(numpy.arange(n))), 4),
+        "ci95": [round(scale * float(low), 4), round(scale * float(high), 4)],
         "n": n,
     }
 
