@@ -187,8 +187,8 @@ def mean(values):
 
 
 def interval(statistic, n, scale=100):
-    """{"value", "ci95", "n"} of a statistic of row numbers, times `scale` (in percent), from RESAMPLES bootstrap
-    resamples."""
+    """{"value", "ci95", "n"} of a statistic of row numbers, times `scale` (100: in percent), from RESAMPLES
+    bootstrap resamples."""
     import numpy
 
     generator = numpy.random.default_rng(0)

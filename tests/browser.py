@@ -1,0 +1,93 @@
+"""A headless Chromium, driven over its debugging pipe (the DevTools protocol): no driver, no port, no package."""
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+
+FOUND = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 30  # seconds for any answer
+
+
+class Browser:
+    """One page. folder: an empty folder for its profile and pipes."""
+
+    def __init__(self, folder):
+        for name in ("to", "from"):
+            os.mkfifo(folder / name)
+        # --no-sandbox: tests may run as root, and only this repository's own page is opened.
+        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        words += ["--disable-background-networking", f"--user-data-dir={folder}/profile", "--remote-debugging-pipe"]
+        # The browser reads commands from descriptor 3 and answers on 4; each side waits for the other to open.
+        pipes = ["bash", "-c", 'exec "$@" 3< to 4> from', "bash"]
+        self.process = subprocess.Popen(
+            [*pipes, FOUND, *words, "about:blank"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.commands = os.open(folder / "to", os.O_WRONLY)
+        self.answers = os.open(folder / "from", os.O_RDONLY)
+        self.kept, self.number, self.session, self.dialogs = b"", 0, {}, 0
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = {"sessionId": session}
+        self.send("Page.enable")
+
+    def send(self, method, **params):
+        """The result of a DevTools command."""
+        self.number += 1
+        command = {"id": self.number, "method": method, "params": params, **self.session}
+        os.write(self.commands, json.dumps(command).encode() + b"\0")
+        while True:
+            message = self.receive()
+            self.dialogs += message.get("method") == "Page.javascriptDialogOpening"
+            if message.get("id") == self.number:
+                assert "result" in message, message
+                return message["result"]
+
+    def receive(self):
+        while b"\0" not in self.kept:
+            assert select.select([self.answers], [], [], PATIENCE)[0], "the browser does not answer"
+            part = os.read(self.answers, 1 << 16)
+            assert part, "the browser has ended"
+            self.kept += part
+        message, _, self.kept = self.kept.partition(b"\0")
+        return json.loads(message)
+
+    def value(self, expression):
+        """What a JavaScript expression comes to in the page."""
+        done = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+    def until(self, expression):
+        """Wait until a JavaScript expression is true in the page."""
+        end = time.monotonic() + PATIENCE
+        while not self.value(expression):
+            assert time.monotonic() < end, f"not in {PATIENCE} s: {expression}\n{self.value('document.body.innerText')}"
+            time.sleep(0.02)
+
+    def open(self, url):
+        self.send("Page.navigate", url=url)
+        self.until("document.readyState === 'complete'")
+
+    def press(self, key):
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
+
+    def look(self, width, height, scheme="light"):
+        """Size of the page in CSS pixels; light or dark."""
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def picture(self, path):
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.commands)
+        os.close(self.answers)
