@@ -45,14 +45,14 @@ def commands():
 
 COMMANDS = commands()
 # Commands a folder, in its README and in its scripts' docstrings.
-SHOWN = dict(distilbert=19, falcon=10, gemma=14, llama2=13, mistral=14, mpt=10, phi2=10, zephyr=22)
+SHOWN = dict(distilbert=28, falcon=10, gemma=20, llama2=19, mistral=23, mpt=10, phi2=16, zephyr=22)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """What a training script leaves for an inference script to find, as far as a dry run looks."""
     folders = {}
-    for task in ("classification", "summarization"):
+    for task in ("classification", "summarization", "instructions"):
         folders[task] = tmp_path_factory.mktemp(task)
         (folders[task] / "adapter").mkdir()
         kept = {"checkpoint": "smollm2", "task": task, "method": "qlora", "setting": "", "settings": {}}
@@ -76,8 +76,10 @@ def test_a_command_of_the_documents_parses(words, trained):
     more = ["--dry_run"]
     if script.endswith("run_lora.sh"):
         more += ["--epochs", "2", "--dropout", "0.1"]  # all 72 cells are listed in test_sweep.py
-    if script.endswith("_inference.py") and "baseline" not in script and "--experiment_dir" not in rest:
-        more += ["--experiment_dir", str(trained["classification" if "classification" in script else "summarization"])]
+    uses = script.endswith(("_inference.py", "decoding_sweep.sh")) and "baseline" not in script
+    if uses and "--experiment_dir" not in rest:
+        task = next((task for task in trained if task in script), "instructions")
+        more += ["--experiment_dir", str(trained[task])]
     done = subprocess.run(
         [{"python": sys.executable}.get(program, program), script, *rest, *more],
         cwd=ROOT,

@@ -90,13 +90,16 @@ def test_fractions_up_to_one_are_accepted(value, tmp_path):
 
 
 @pytest.mark.parametrize("words", [[], ["--demo"], ["--pretrained_ckpt", "smollm2", "--output_dir", "out"]])
-@pytest.mark.parametrize("script", [s for s in SCRIPTS if "n_inference" not in s.stem], ids=lambda script: script.stem)
+@pytest.mark.parametrize(
+    "script", [s for s in SCRIPTS if "_inference" not in s.stem or "baseline" in s.stem], ids=lambda script: script.stem
+)
 def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
     stand_in = "minilm" if "distilbert" in script.stem else "smollm2"
     words = [stand_in if word == "smollm2" else word for word in words]
     done = call(script, *words, "--dry_run", cwd=tmp_path)
-    first = tables.load_module(script.parent / "model.py").VARIANTS[0]
-    expected = f"{stand_in} (embedded)" if words else f"{first.checkpoint} (hub)"
+    facts = tables.load_module(script.parent / "model.py")
+    usual = vars(facts).get("DEFAULTS", {}) if "sentiment" in script.stem else {}
+    expected = f"{stand_in} (embedded)" if words else f"{usual.get('sentiment', facts.VARIANTS[0].checkpoint)} (hub)"
     assert value_in_plan(done, "checkpoint") == expected
     assert value_in_plan(done, "record").removesuffix(" (finished)").endswith(".json")
     assert not list(tmp_path.iterdir())

@@ -50,7 +50,7 @@ def test_loss_is_transformers_own_on_the_answer_alone(make_run, load):
     config = training.arguments(run, model, len(rows), run.folder)
     sampler = training.by_length([len(row["input_ids"]) for row in rows], 4, seed=1)
     dataset = datasets.Dataset.from_list(rows)
-    trainer = training.answers_only(run, model, dataset, config, sampler, training.bookkeeper({}))
+    trainer = training.answers_only(run, model, (dataset, None), config, sampler, training.bookkeeper({}))
     batch = next(iter(trainer.get_train_dataloader()))
     assert sorted(map(len, (row["input_ids"] for row in rows))) == sorted(batch["attention_mask"].sum(1).tolist())
     supervised = int((batch["labels"] != -100).sum())
