@@ -118,8 +118,9 @@ def published(folder, name, everyone):
         {r["checkpoint"] for r in folder.records if r["checkpoint"] not in folder.checkpoints and matches(r, cells)}
     )
     notes = unique(line["note"] for line in cells if line["note"])
-    head = [cells[0]["head"], *(f"published: {title}" for title in titles)]
-    body = [[row, *(quoted(cell.get((row, title)), notes) for title in titles)] for row in rows]
+    told = [title for title in titles if any(c["value"] or c["note"] for c in cells if c["column"] == title)]
+    head = [cells[0]["head"], *(f"published: {title}" for title in told)]
+    body = [[row, *(quoted(cell.get((row, title)), notes) for title in told)] for row in rows]
     for title, lines in experiments.values():
         metric = TITLES[next(line["metric"] for line in lines if line)]
         several = len({identity(next(filter(None, lines)))[:3] for _, lines in experiments.values()}) > 1
