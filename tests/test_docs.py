@@ -45,7 +45,7 @@ def commands():
 
 COMMANDS = commands()
 # Commands a folder, in its README and in its scripts' docstrings.
-SHOWN = dict(distilbert=17, falcon=10, gemma=14, llama2=13, mistral=14, mpt=10, phi2=10, zephyr=22)
+SHOWN = dict(distilbert=16, falcon=10, gemma=14, llama2=13, mistral=14, mpt=10, phi2=10, zephyr=22)
 
 
 @pytest.fixture(scope="module")
