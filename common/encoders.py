@@ -1,6 +1,7 @@
 """Encoders: models that read and cannot write. A new head on top classes a text, or picks the utterances of a
-dialogue that stand for a summary (extractive summarization; the marks before each utterance are those of
-BertSum, arXiv 1908.08345, section 3.1).
+dialogue that stand for a summary (extractive summarization): it tells of every token whether its utterance is
+picked, and an utterance's score is the mean over its tokens. One mark an utterance, as BertSum has it (arXiv
+1908.08345), wants far more rows: on 818 dialogues all marks came to look alike.
 
 Beside the fine-tuned encoder stands the same encoder untrained: frozen features under a logistic regression.
 """
@@ -179,8 +180,8 @@ class Reader:
         self.longest = run.settings["max_document_tokens"]
 
     def rows(self, rows, labels):
-        """Training rows: {"input_ids", "labels"}; labels: the class, or for every token -100 or, at the mark of
-        an utterance, 1 if the oracle picks it."""
+        """Training rows: {"input_ids", "labels"}; labels: the class, or for every token 1 if the oracle picks its
+        utterance, else 0."""
         if labels:
             place = {label: i for i, label in enumerate(labels)}
             return [{"input_ids": self.text(row["text"]), "labels": place[row["target"]]} for row in rows]
@@ -190,9 +191,8 @@ class Reader:
             said = extraction.utterances(row["text"])
             ids, marks = self.dialogue(said)
             picked = extraction.oracle(said[: len(marks)], row["target"])
-            wanted = [-100] * len(ids)
-            for i, mark in enumerate(marks):
-                wanted[mark] = int(i in picked)
+            lengths = [end - start for start, end in spans(marks, ids)]
+            wanted = [int(i in picked) for i, length in enumerate(lengths) for _ in range(length)]
             found.append({"input_ids": ids, "labels": wanted})
             bar.update(1)
         bar.close()
@@ -206,7 +206,7 @@ class Reader:
         return ids if len(ids) <= self.longest else [*ids[: self.longest - 1], ids[-1]]
 
     def dialogue(self, said):
-        """(ids, marks): every utterance between [CLS] and [SEP]; marks are the places of the [CLS]. Utterances
+        """(ids, marks): every utterance between [CLS] and [SEP]; marks are where each begins. Utterances
         that do not fit the document length are left out, and the dialogue counts as cut."""
         ids, marks = [], []
         for utterance in said:
@@ -220,6 +220,17 @@ class Reader:
             marks.append(len(ids))
             ids += more
         return ids, marks
+
+
+def spans(marks, ids):
+    """(start, end) of every utterance."""
+    return list(zip(marks, [*marks[1:], len(ids)], strict=True))
+
+
+def picked(logits, marks, ids):
+    """Every utterance's score: the mean log-probability of being picked, over its tokens."""
+    scores = logits.log_softmax(-1)[:, 1]
+    return [scores[start:end].mean().item() for start, end in spans(marks, ids)]
 
 
 def labels(run, model, data):
@@ -283,8 +294,9 @@ def outputs(run, model, data, timing):
     kept = evaluation.Predictions(run, "tuned-scores", len(rows), timing)
 
     def found(number, logits):
-        scores = logits.log_softmax(-1)
-        return {"scores": (scores if data.labels else scores[marks[number], 1]).tolist()}
+        if data.labels:
+            return {"scores": logits.log_softmax(-1).tolist()}
+        return {"scores": picked(logits, marks[number], rows[number])}
 
     read(run, model, rows, lambda out: out.logits, found, kept.add, kept.done, "tuned model reads")
     return [row["scores"] for row in kept.rows]
@@ -307,8 +319,10 @@ def probe(run, data, timing):
     if data.labels:
         wanted = [row["target"] for row in data.train]
     else:
-        rows = reader.rows(data.train, [])
-        wanted = [label for row in rows for label in row["labels"] if label != -100]
+        _, places = inputs(reader, data.train, [])
+        wanted = [
+            row["labels"][m] for row, marks in zip(reader.rows(data.train, []), places, strict=True) for m in marks
+        ]
     learned = features(run, encoder, reader, data.train, data.labels, evaluation.Timing())
     reader.truncated = 0
     asked = features(run, encoder, reader, data.test, data.labels, timing)
@@ -338,8 +352,7 @@ def features(run, encoder, reader, rows, labels, timing):
         starts = marks[number] or [0]
         if run.settings["pooling"] == "cls":
             return states[starts].cpu().numpy()
-        ends = [*starts[1:], len(ids[number])]
-        return numpy.stack([states[a:b].mean(0).cpu().numpy() for a, b in zip(starts, ends, strict=True)])
+        return numpy.stack([states[start:end].mean(0).cpu().numpy() for start, end in spans(starts, ids[number])])
 
     def keep(numbers, arrays, seconds):
         timing.batches.append((seconds, len(numbers)))
@@ -384,8 +397,8 @@ def answer(run):
     if reader.truncated:
         warn(f"the text is longer than {reader.longest} tokens and was cut")
     keep = lambda numbers, values, seconds: found.extend(values)  # noqa: E731
-    read(run, model, [ids], lambda out: out.logits, lambda number, logits: logits.log_softmax(-1), keep, (), "reading")
+    read(run, model, [ids], lambda out: out.logits, lambda number, logits: logits, keep, (), "reading")
     if not names:
-        return extraction.summary(said, found[0][marks, 1].tolist())
-    ranked = sorted(zip(found[0].exp().tolist(), names, strict=True), reverse=True)[:3]
+        return extraction.summary(said, picked(found[0], marks, ids))
+    ranked = sorted(zip(found[0].softmax(-1).tolist(), names, strict=True), reverse=True)[:3]
     return "\n".join(f"{name}  {share:.1%}" for share, name in ranked)

@@ -144,8 +144,9 @@ def published(folder, name, everyone):
         {r["checkpoint"] for r in folder.records if r["checkpoint"] not in folder.checkpoints and matches(r, cells)}
     )
     notes = unique(line["note"] for line in cells if line["note"])
-    head = [cells[0]["head"], *(f"published: {title}" for title in titles)]
-    body = [[row, *(quoted(cell.get((row, title)), notes) for title in titles)] for row in rows]
+    told = [title for title in titles if any(c["value"] or c["note"] for c in cells if c["column"] == title)]
+    head = [cells[0]["head"], *(f"published: {title}" for title in told)]
+    body = [[row, *(quoted(cell.get((row, title)), notes) for title in told)] for row in rows]
     for title, lines in experiments.values():
         metric = TITLES[next(line["metric"] for line in lines if line)]
         several = len({identity(next(filter(None, lines)))[:3] for _, lines in experiments.values()}) > 1
@@ -385,7 +386,8 @@ def best_published(folder, task):
     """The highest published figure of the folder's own models: of those that can be relied on, else any."""
     own = {variant.name.lower() for variant in folder.facts.VARIANTS}
     metric = SHOWN[task][0]
-    lines = [c for c in folder.published if c["metric"] == metric and c["value"] and c["model"] in own]
+    lines = [c for c in folder.published if TASKS[c["study"]] == task and c["metric"] == metric]
+    lines = [c for c in lines if c["value"] and c["model"] in own]
     if not lines:
         return "-"
     best = max(lines, key=lambda line: (not line["suspect"], float(line["value"])))

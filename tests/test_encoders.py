@@ -203,8 +203,13 @@ def test_every_utterance_has_a_mark_and_what_does_not_fit_is_counted(make):
     assert reader.dialogue(said) == (ids[: marks[3]], marks[:3])
     assert reader.truncated == 1
     (row,) = encoders.Reader(run).rows([{"text": TALK, "target": said[1]}], [])
-    assert [i for i, label in enumerate(row["labels"]) if label == 1] == [marks[1]]
-    assert [i for i, label in enumerate(row["labels"]) if label != -100] == marks
+    assert [i for i, label in enumerate(row["labels"]) if label == 1] == list(range(marks[1], marks[2]))
+    assert len(row["labels"]) == len(ids)
+    logits = torch.zeros(len(ids), 2)
+    logits[marks[3] + 1, 1] = 9.0  # one token of one utterance
+    scores = encoders.picked(logits, marks, ids)
+    assert max(scores) == scores[3]
+    assert scores[0] == pytest.approx(-0.6931, abs=1e-4)
 
 
 def test_a_summary_is_the_best_utterances_in_the_order_in_which_they_were_said():
