@@ -8,9 +8,8 @@ Beside the fine-tuned encoder stands the same encoder untrained: frozen features
 
 import collections
 import time
-from pathlib import Path
 
-from common import console, evaluation, extraction, generation, loading, metrics, records, training
+from common import console, evaluation, extraction, generation, loading, machine, metrics, records, training
 from common.console import say, warn
 
 
@@ -25,7 +24,7 @@ def network(run, labels):
     auto = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForTokenClassification
     keywords = {"num_labels": len(labels) or 2}
     whole = {"dtype": torch.float32, "use_safetensors": True}
-    training.seeded(run, None)  # a new head is random
+    training.seed(run)  # a new head is random
     if run.settings["quantization"]:
         heads = new_modules(loading.reading(auto, run.checkpoint, **whole, **keywords))
         model = loading.quantised(auto, run.checkpoint, run.settings["precision"], heads, **keywords)
@@ -38,13 +37,12 @@ def network(run, labels):
         model = loading.reading(auto, run.checkpoint, **whole, **keywords)
     if not run.text:
         run.keep_settings()
-    return model.to(device()).eval()
+    return placed(model)
 
 
-def device():
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def placed(model):
+    """`model` on this process' own device, ready to score."""
+    return model.to(machine.device()[""]).eval()
 
 
 def tune(run, model, data):
@@ -58,7 +56,8 @@ def tune(run, model, data):
     tuned = adapted(run, model) if run.settings["lora_r"] else model
     keep = lambda: save(run, tuned)  # noqa: E731
     held = reader.rows(data.validation, data.labels)
-    training.fit(run, training.seeded(run, tuned), rows, len(data.train), whole_rows, held, keep if held else None)
+    training.seed(run)
+    training.fit(run, tuned, rows, len(data.train), whole_rows, held, keep if held else None)
     if not held:  # else the best epoch stands there
         keep()
     training.finish(run, data.labels)
@@ -71,7 +70,7 @@ def save(run, model):
 
 def adapted(run, model):
     """`model` in a fresh LoRA adapter, its new head trained whole: peft's own list leaves half of some heads random."""
-    model = training.seeded(run, model)
+    training.seed(run)
     return loading.new_adapter(model, run.settings, task_type=None, modules_to_save=new_modules(model))
 
 
@@ -87,7 +86,7 @@ def new_modules(model):
 
 
 def whole_rows(run, model, datasets, config, sampler, book):
-    """transformers' Trainer for rows of token ids with a class a row, or a class a marked token."""
+    """transformers' Trainer for rows of token ids with a class a row, or a class a token."""
     import transformers
 
     tokenizer = right_padded(run.tokenizer)
@@ -118,9 +117,9 @@ def batch(run, rows):
     """Rows of `Reader.rows` with a class each, as padded tensors on the device."""
     import torch
 
-    tokenizer = right_padded(run.tokenizer)
-    made = tokenizer.pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt").to(device())
-    return {**made, "labels": torch.tensor([row["labels"] for row in rows], device=device())}
+    device = machine.device()[""]
+    made = right_padded(run.tokenizer).pad({"input_ids": [row["input_ids"] for row in rows]}, return_tensors="pt")
+    return {**made.to(device), "labels": torch.tensor([row["labels"] for row in rows], device=device)}
 
 
 class Progress:
@@ -185,17 +184,15 @@ class Reader:
         if labels:
             place = {label: i for i, label in enumerate(labels)}
             return [{"input_ids": self.text(row["text"]), "labels": place[row["target"]]} for row in rows]
+        ids, marks = inputs(self, rows, [])
         found = []
-        bar = console.progress(len(rows), "oracle summaries")
-        for row in rows:
-            said = extraction.utterances(row["text"])
-            ids, marks = self.dialogue(said)
-            picked = extraction.oracle(said[: len(marks)], row["target"])
-            lengths = [end - start for start, end in spans(marks, ids)]
-            wanted = [int(i in picked) for i, length in enumerate(lengths) for _ in range(length)]
-            found.append({"input_ids": ids, "labels": wanted})
-            bar.update(1)
-        bar.close()
+        for each, starts, wanted in zip(ids, marks, oracle_labels(rows, marks), strict=True):
+            of_token = [
+                label
+                for label, (start, end) in zip(wanted, spans(starts, each), strict=True)
+                for _ in range(end - start)
+            ]
+            found.append({"input_ids": each, "labels": of_token})
         return found
 
     def text(self, text):
@@ -222,6 +219,18 @@ class Reader:
         return ids, marks
 
 
+def oracle_labels(rows, marks):
+    """For every dialogue 1 or 0 an utterance that was read: whether the oracle picks it."""
+    found = []
+    bar = console.progress(len(rows), "oracle summaries")
+    for row, starts in zip(rows, marks, strict=True):
+        chosen = extraction.oracle(extraction.utterances(row["text"])[: len(starts)], row["target"])
+        found.append([int(i in chosen) for i in range(len(starts))])
+        bar.update(1)
+    bar.close()
+    return found
+
+
 def spans(marks, ids):
     """(start, end) of every utterance."""
     return list(zip(marks, [*marks[1:], len(ids)], strict=True))
@@ -236,16 +245,12 @@ def picked(logits, marks, ids):
 def labels(run, model, data):
     """Test stage of classification. "base" is a logistic regression on the untrained encoder's features, fitted
     on the same training rows. Returns the same as evaluation.labels."""
-    truth = [row["target"] for row in data.test]
 
     def score(stage, timing):
         if stage == "base":
-            found = probe(run, data, timing)
-        else:
-            scores = outputs(run, model, data, timing)
-            found = [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
-        run.confusion[stage] = metrics.confusion(found, truth, data.labels)
-        return metrics.classification(found, truth, data.labels)
+            return classes(run, data, stage, probe(run, data, timing))
+        scores = outputs(run, model, data, timing)
+        return classes(run, data, stage, [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores])
 
     return evaluation.stages(run, len(data.test), score)
 
@@ -254,15 +259,9 @@ def summaries(run, model, data):
     """Test stage of extractive summarization; "base" as in `labels`. Returns the same as evaluation.summaries."""
 
     def score(stage, timing):
-        said = [extraction.utterances(row["text"]) for row in data.test]
-        scores = probe(run, data, timing) if stage == "base" else outputs(run, model, data, timing)
-        return rouge([extraction.summary(*row) for row in zip(said, scores, strict=True)], data)
+        return extracts(data, probe(run, data, timing) if stage == "base" else outputs(run, model, data, timing))
 
     return evaluation.stages(run, len(data.test), score)
-
-
-def rouge(written, data):
-    return metrics.rouge(written, [row["target"] for row in data.test])
 
 
 def baseline(run, data):
@@ -270,20 +269,34 @@ def baseline(run, data):
     first extraction.PICKS utterances. Returns the same as `labels` and `summaries`."""
 
     def score(stage, timing):
-        if run.method == "frozen-features":
-            found = probe(run, data, timing)
-        elif data.labels:
-            classes = collections.Counter(row["target"] for row in data.train)
-            found = [max(sorted(classes), key=classes.__getitem__)] * len(data.test)
-        else:
-            found = [range(0, -len(extraction.utterances(row["text"])), -1) for row in data.test]
-        if data.labels:
-            return metrics.classification(found, [row["target"] for row in data.test], data.labels)
-        said = [extraction.utterances(row["text"]) for row in data.test]
-        return rouge([extraction.summary(*row) for row in zip(said, found, strict=True)], data)
+        found = probe(run, data, timing) if run.method == "frozen-features" else dummy(data)
+        return classes(run, data, stage, found) if data.labels else extracts(data, found)
 
     run.keep_settings()
     return evaluation.stages(run, len(data.test), score)
+
+
+def dummy(data):
+    """What `probe` gives, without a look at the texts."""
+    if not data.labels:
+        return [range(0, -len(extraction.utterances(row["text"])), -1) for row in data.test]
+    counts = collections.Counter(row["target"] for row in data.train)
+    return [max(sorted(counts), key=counts.__getitem__)] * len(data.test)
+
+
+def classes(run, data, stage, found):
+    """Metrics of the test rows' classes; the confusion matrix goes to the run."""
+    truth = [row["target"] for row in data.test]
+    run.confusion[stage] = metrics.confusion(found, truth, data.labels)
+    return metrics.classification(found, truth, data.labels)
+
+
+def extracts(data, scores):
+    """Metrics of the summaries that the scores of the test rows' utterances pick."""
+    written = [
+        extraction.summary(extraction.utterances(row["text"]), s) for row, s in zip(data.test, scores, strict=True)
+    ]
+    return metrics.rouge(written, [row["target"] for row in data.test])
 
 
 def outputs(run, model, data, timing):
@@ -306,7 +319,8 @@ def inputs(reader, rows, labels):
     """(ids of every row, places of the marks in every row or None)."""
     if labels:
         return [reader.text(row["text"]) for row in rows], [None] * len(rows)
-    return map(list, zip(*(reader.dialogue(extraction.utterances(row["text"])) for row in rows), strict=True))
+    ids, marks = zip(*(reader.dialogue(extraction.utterances(row["text"])) for row in rows), strict=True)
+    return ids, marks
 
 
 def probe(run, data, timing):
@@ -316,16 +330,14 @@ def probe(run, data, timing):
     from sklearn.linear_model import LogisticRegression
 
     encoder, reader = frozen(run), Reader(run)
+    ids, marks = inputs(reader, data.train, data.labels)
     if data.labels:
         wanted = [row["target"] for row in data.train]
     else:
-        _, places = inputs(reader, data.train, [])
-        wanted = [
-            row["labels"][m] for row, marks in zip(reader.rows(data.train, []), places, strict=True) for m in marks
-        ]
-    learned = features(run, encoder, reader, data.train, data.labels, evaluation.Timing())
+        wanted = [label for labels in oracle_labels(data.train, marks) for label in labels]
+    learned = features(run, encoder, ids, marks, evaluation.Timing())
     reader.truncated = 0
-    asked = features(run, encoder, reader, data.test, data.labels, timing)
+    asked = features(run, encoder, *inputs(reader, data.test, data.labels), timing)
     run.truncated["test"] = reader.truncated
     model = LogisticRegression(max_iter=2000, random_state=run.args.seed)
     model.fit(numpy.concatenate(learned), wanted)
@@ -339,14 +351,15 @@ def frozen(run):
     import transformers
 
     keywords = {"dtype": torch.float32, "use_safetensors": True}
-    return loading.reading(transformers.AutoModel, run.checkpoint, **keywords).to(device()).eval()
+    return placed(loading.reading(transformers.AutoModel, run.checkpoint, **keywords))
 
 
-def features(run, encoder, reader, rows, labels, timing):
+def features(run, encoder, ids, marks, timing):
     """An array of shape (1, width) a text, or (utterances, width) a dialogue: the last hidden state at [CLS]
-    or its mean over the text or utterance, as the setting `pooling` says."""
-    ids, marks = inputs(reader, rows, labels)
-    kept = [None] * len(rows)
+    or its mean over the text or utterance, as the setting `pooling` says. ids, marks: as `inputs` gives them."""
+    import numpy
+
+    kept = [None] * len(ids)
 
     def found(number, states):
         starts = marks[number] or [0]
@@ -358,8 +371,6 @@ def features(run, encoder, reader, rows, labels, timing):
         timing.batches.append((seconds, len(numbers)))
         for number, array in zip(numbers, arrays, strict=True):
             kept[number] = array
-
-    import numpy
 
     read(run, encoder, ids, lambda out: out.last_hidden_state, found, keep, (), "frozen encoder reads")
     return kept
@@ -376,7 +387,7 @@ def read(run, model, rows, pick, found, on_batch, done, label):
         if all(number in done for number in numbers):
             continue
         began = time.monotonic()
-        batch = tokenizer.pad({"input_ids": [rows[number] for number in numbers]}, return_tensors="pt").to(device())
+        batch = tokenizer.pad({"input_ids": [rows[number] for number in numbers]}, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             out = pick(model(**batch)).float()
         per_token = out.dim() == 3
@@ -390,7 +401,7 @@ def read(run, model, rows, pick, found, on_batch, done, label):
 
 def answer(run):
     """What the trained encoder answers to --text: the likeliest classes, or the utterances it picks."""
-    names = records.read(Path(run.experiment) / "labels.json")
+    names = records.read(run.experiment / "labels.json")
     model, reader, found = network(run, names), Reader(run), []
     said = extraction.utterances(run.text)
     ids, marks = (reader.text(run.text), None) if names else reader.dialogue(said)

@@ -31,7 +31,8 @@ def tune(run, model, data):
     validation = encoding.training_rows(encoder, data.validation)
     adapter = run.folder / "adapter"
     if not finished_before(run):
-        tuned = loading.new_adapter(seeded(run, model), run.settings)
+        seed(run)
+        tuned = loading.new_adapter(model, run.settings)
         fit(run, tuned, rows, len(data.train), answers_only, validation)
         tuned.save_pretrained(adapter, safe_serialization=True)
         run.tokenizer.save_pretrained(adapter)
@@ -40,12 +41,11 @@ def tune(run, model, data):
     return loading.with_adapter(model, adapter)
 
 
-def seeded(run, model):
-    """`model`, after every generator of random numbers was set to the run's seed."""
+def seed(run):
+    """Set every generator of random numbers to the run's seed."""
     import transformers
 
     transformers.set_seed(run.args.seed)
-    return model
 
 
 def finished_before(run):

@@ -136,7 +136,7 @@ def test_frozen_features_are_the_encoders_own_and_padding_has_no_part_in_them(ma
     run.settings["pooling"] = pooling
     rows = [{"text": "cup"}, {"text": "a much longer post about the cup " * 5}]
     encoder, reader = encoders.frozen(run), encoders.Reader(run)
-    found = encoders.features(run, encoder, reader, rows, ["cup"], encoders.evaluation.Timing())
+    found = encoders.features(run, encoder, *encoders.inputs(reader, rows, ["cup"]), encoders.evaluation.Timing())
     for row, array in zip(rows, found, strict=True):
         with torch.no_grad():
             states = encoder(**run.tokenizer(row["text"], return_tensors="pt")).last_hidden_state[0]
@@ -151,7 +151,7 @@ def test_the_probe_is_sklearns_logistic_regression_on_those_features(make):
     run, data = make(kind="baseline"), toy()
     encoder, reader, timing = encoders.frozen(run), encoders.Reader(run), encoders.evaluation.Timing()
     train, test = (
-        numpy.concatenate(encoders.features(run, encoder, reader, rows, data.labels, timing))
+        numpy.concatenate(encoders.features(run, encoder, *encoders.inputs(reader, rows, data.labels), timing))
         for rows in (data.train, data.test)
     )
     model = LogisticRegression(max_iter=2000).fit(train, [row["target"] for row in data.train])
