@@ -84,7 +84,8 @@ def load(dataset, args, labelled, limits=None):
     """Read, clean, thin one of the data sets above as the flags in `args` ask.
 
     `labelled`: targets are class names; rows of the class "None" are dropped and subsets are stratified.
-    limits: rows to take where the flags name no number, {"train", "validation", "test"}.
+    limits: rows to take where the flags name no number, {"train", "validation", "test"}; validation rows are else as
+    thinned as the training rows.
     Scripts without --train_sample_fraction keep all training rows (examples of few-shot prompts come from
     them). Raises InputError for missing columns, empty or one-class data.
     """
@@ -106,9 +107,10 @@ def load(dataset, args, labelled, limits=None):
     train, validation, test = (spread(rows, labelled) for rows in (train, validation, test))
     limits = limits or {}
     if "train_sample_fraction" in vars(args):
-        train = train[: max(1, int(args.train_sample_fraction * len(train)))]
+        full = len(train)
+        train = train[: max(1, int(args.train_sample_fraction * full))]
         train = train[: args.max_train_samples or limits.get("train")]
-        validation = validation[: limits.get("validation")]
+        validation = validation[: limits.get("validation", -(-len(validation) * len(train) // full))]
     test = test[: args.max_test_samples or limits.get("test")]
     kept = {reason: n for reason, n in dropped.items() if n}
     data = Data(dataset["name"], source, train, test, labels, kept, validation)
