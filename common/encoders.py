@@ -319,8 +319,8 @@ def inputs(reader, rows, labels):
     """(ids of every row, places of the marks in every row or None)."""
     if labels:
         return [reader.text(row["text"]) for row in rows], [None] * len(rows)
-    ids, marks = zip(*(reader.dialogue(extraction.utterances(row["text"])) for row in rows), strict=True)
-    return ids, marks
+    read = [reader.dialogue(extraction.utterances(row["text"])) for row in rows]
+    return [ids for ids, _ in read], [marks for _, marks in read]
 
 
 def probe(run, data, timing):

@@ -150,6 +150,17 @@ def confusion(predictions, references, labels):
     return {"labels": list(labels), "counts": counts}
 
 
+def report(confusion):
+    """[[class, precision, recall, F1, rows]] as text, in %, of what `confusion` gives; - where nothing was divided."""
+    labels, counts = confusion["labels"], confusion["counts"]
+    lines = []
+    for i, label in enumerate(labels):
+        right, is_it, taken = counts[i][i], sum(counts[i]), sum(row[i] for row in counts)
+        shares = [(right, taken), (right, is_it), (2 * right, taken + is_it)]
+        lines.append([label, *(f"{100 * n / of:.2f}" if of else "-" for n, of in shares), str(is_it)])
+    return lines
+
+
 # What free generation wrote, from best to worst. Only the first is what the source counted as right.
 OUTCOMES = ("right", "right_extra", "wrong", "wrong_extra", "not_a_label", "empty")
 

@@ -7,6 +7,7 @@ import getpass
 import hashlib
 import http.server
 import json
+import os
 import secrets
 import sys
 import urllib.parse
@@ -37,8 +38,7 @@ class Study:
         self.scores, items, given = {}, {}, ratings.read(self.file)
         for path, rows in ratings.same_rows(paths).items():
             whole, home = Path(path).resolve(), self.file.parent
-            # Relative to the file where it can be: both may be moved together.
-            record = str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+            record = os.path.relpath(whole, home)  # both may be moved together
             for row, texts in enumerate(rows):
                 key = hashlib.sha256(json.dumps([rater, record, row]).encode()).hexdigest()[:16]
                 items[key] = (record, row, texts)
@@ -202,13 +202,18 @@ def main():
     parser.add_argument("records", nargs="+", metavar="RECORD", help="records of runs on the same test rows")
     parser.add_argument("--rater", metavar="NAME", help="whose ratings they are (default: your user name)")
     parser.add_argument("--port", type=int, default=8765, metavar="N", help="0: any that is free (default: 8765)")
-    parser.add_argument("--scores", default="ratings.jsonl", metavar="FILE", help="ratings (default: ratings.jsonl)")
+    parser.add_argument(
+        "--scores",
+        metavar="FILE",
+        help=f"ratings (default: {ratings.FILE} beside the first record, where tables look)",
+    )
     parser.add_argument("--report", action="store_true", help="print the scores so far instead")
     args = parser.parse_args()
+    file = args.scores or Path(args.records[0]).parent / ratings.FILE
     if args.report:
-        report(args.records, args.scores)
+        report(args.records, file)
     else:
-        serve(args.records, args.rater or user(), args.port, args.scores)
+        serve(args.records, args.rater or user(), args.port, file)
 
 
 if __name__ == "__main__":

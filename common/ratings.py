@@ -9,6 +9,7 @@ from common import agreement, metrics, records
 from common.console import InputError
 
 SCALE = range(1, 6)
+FILE = "ratings.jsonl"  # beside records, where tables look for it
 
 
 def answers(path):

@@ -5,12 +5,10 @@ NAME is a table of the folder's published.csv (published figures with what is kn
 measured ones beside them), or one of GENERATED or FRONT below. No number in a README is typed by hand.
 """
 
-import csv
-import importlib.util
 import re
 import sys
 
-from common import flags, metrics, records
+from common import flags, folders, metrics, plots, records
 from common.console import InputError, columns, duration, exit_code, say
 
 MARKERS = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
@@ -86,6 +84,9 @@ def small(record):
     generated = metrics.counts(record["metrics"])
     if generated:
         tail.append(f"free generation, rows: {generated}")
+    for stage, found in (record["confusion"] or {}).items():
+        if len(found["labels"]) == 2:
+            tail += ["", columns([[stage, "precision", "recall", "F1", "rows"], *metrics.report(found)])]
     return "\n".join(["", columns(rows), *tail, ""])
 
 
@@ -99,31 +100,6 @@ def markdown(rows):
     widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]) + "\n"
-
-
-class Folder:
-    """A model folder: its facts, published figures and records."""
-
-    def __init__(self, path):
-        self.path = path
-        self.facts = load_module(path / "model.py")
-        self.checkpoints = {variant.checkpoint for variant in self.facts.VARIANTS}
-        with open(path / "published.csv", encoding="utf-8", newline="") as stream:
-            self.published = list(csv.DictReader(stream))
-        self.records = [records.read(file) for file in sorted((path / "results").glob("*.json"))]
-        for record in self.records:
-            records.validate(record)
-
-
-def load_module(path):
-    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def folders():
-    return [Folder(file.parent) for file in sorted(records.ROOT.glob("*/model.py"))]
 
 
 def published(folder, name, everyone):
@@ -224,6 +200,8 @@ def found_in(record, line):
     metric, epoch = line["metric"], line["setting"].partition("epoch=")[2]
     if epoch and metric.endswith("_loss"):
         return epoch_loss(record["training"], int(epoch), metric)
+    if metric == "human":
+        return human(record)
     device = record["environment"]["device"]
     if metric == "train_hours":
         seconds = (record["training"] or {}).get("seconds")
@@ -234,6 +212,15 @@ def found_in(record, line):
     score = figure((scores or {}).get(metric))
     some = f", trained on {record['data']['n_train']}" if "max_train_samples" in record["setting"] else ""
     return score if score == "-" else f"{score}, n = {record['data']['n_test']}{some}"
+
+
+def human(record):
+    """3.90 [3.55, 4.25] of 5, 20 ratings by 2, alpha 0.61: what people said of a record's answers."""
+    score = record["human"]
+    if score["value"] is None:
+        return "-"
+    agreed = f" by {score['raters']}, alpha {score['alpha']:.2f}" if score["alpha"] is not None else ""
+    return f"{figure(score)} of 5, {score['ratings']} ratings{agreed}"
 
 
 def epoch_loss(training, epoch, metric):
@@ -258,13 +245,26 @@ def scores(folder, task):
     head = ["method", "checkpoint", "trained on", "scored on"]
     for name in SHOWN[task]:
         head += [f"{TITLES[name]}, base", f"{TITLES[name]}, tuned"]
+    head += ["human"] * (task == "instructions")
     body = []
     for record in found:
         row = [record["method"], record["checkpoint"], trained_on(record), f"{record['data']['n_test']} rows"]
         base, tuned = (record["metrics_before"], record["metrics"]) if record["training"] else (record["metrics"], None)
         for name in SHOWN[task]:
             row += [figure((base or {}).get(name)), figure((tuned or {}).get(name))]
+        row += [human(record)] * (task == "instructions")
         body.append(row)
+    return markdown([head, *(body or [["-"] * len(head)])])
+
+
+def report(folder):
+    """Precision, recall and F1 of each class, from the confusion matrices of the sentiment records."""
+    head = ["method", "checkpoint", "model", "class", "precision", "recall", "F1", "rows"]
+    body = []
+    for record in folder.records:
+        if record["task"] == "sentiment":
+            for stage, found in (record.get("confusion") or {}).items():
+                body += [[record["method"], record["checkpoint"], stage, *line] for line in metrics.report(found)]
     return markdown([head, *(body or [["-"] * len(head)])])
 
 
@@ -409,7 +409,11 @@ GENERATED = {
     "scores-sentiment": lambda folder: scores(folder, "sentiment"),
     "scores-instructions": lambda folder: scores(folder, "instructions"),
     "generated": generated,
+    "report": report,
     "cost": cost,
+    "curves": lambda folder: plots.shown(folder, "curves"),
+    "confusion": lambda folder: plots.shown(folder, "confusion"),
+    "decoding": lambda folder: plots.shown(folder, "decoding"),
 }
 FRONT = {"front": front, "models": models, "sentiment": sentiment}
 
@@ -438,12 +442,8 @@ def main():
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a README is stale")
     args = parser.parse_args()
-    everyone = folders()
-    known = {folder.path.name: folder for folder in everyone}
-    unknown = [name for name in args.folders if name.rstrip("/") not in known]
-    if unknown:
-        raise InputError(f"no model folder {', '.join(unknown)}; there are: {', '.join(known)}")
-    wanted = [known[name.rstrip("/")] for name in args.folders] or everyone
+    everyone = folders.everyone()
+    wanted = folders.named(args.folders, everyone)
     pages = [
         (folder.path / "README.md", lambda name, folder=folder: folder_table(folder, name, everyone))
         for folder in wanted

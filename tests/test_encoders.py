@@ -12,12 +12,12 @@ import torch
 import transformers
 from conftest import ROOT, record_of
 
-from common import encoders, experiment, extraction, flags, loading, machine, metrics, records, tables, training
+from common import encoders, experiment, extraction, flags, folders, loading, machine, metrics, records, training
 from common.console import InputError
 from common.data import Data
 
-FACTS = tables.load_module(ROOT / "distilbert" / "model.py")
-WORDING = tables.load_module(ROOT / "distilbert" / "prompts.py")
+FACTS = folders.load_module(ROOT / "distilbert" / "model.py")
+WORDING = folders.load_module(ROOT / "distilbert" / "prompts.py")
 POSTS = [{"text": f"{word} number {i} and more words", "target": word} for i in range(8) for word in ("cup", "car")]
 TALK = "Ann: keys?\nBob: on the shelf\nAnn: thanks a lot\nBob: dinner at eight?\nAnn: yes, dinner at eight"
 

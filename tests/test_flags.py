@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common import tables
+from common import folders
 
 ROOT = Path(__file__).parent.parent
 MISTRAL = ROOT / "mistral"
@@ -97,7 +97,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
     stand_in = "minilm" if "distilbert" in script.stem else "smollm2"
     words = [stand_in if word == "smollm2" else word for word in words]
     done = call(script, *words, "--dry_run", cwd=tmp_path)
-    facts = tables.load_module(script.parent / "model.py")
+    facts = folders.load_module(script.parent / "model.py")
     usual = vars(facts).get("DEFAULTS", {}) if "sentiment" in script.stem else {}
     expected = f"{stand_in} (embedded)" if words else f"{usual.get('sentiment', facts.VARIANTS[0].checkpoint)} (hub)"
     assert value_in_plan(done, "checkpoint") == expected

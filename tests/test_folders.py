@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common import tables
+from common import folders
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = sorted(path.parent.name for path in ROOT.glob("*/model.py"))
@@ -155,7 +155,7 @@ def test_a_figure_that_is_suspect_says_why():
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_first_variant_is_the_default_and_every_variant_is_a_row_of_the_tables(folder):
-    facts = tables.load_module(ROOT / folder / "model.py")
+    facts = folders.load_module(ROOT / folder / "model.py")
     readme = (ROOT / folder / "README.md").read_text(encoding="utf-8")
     front = (ROOT / "README.md").read_text(encoding="utf-8")
     for variant in facts.VARIANTS:

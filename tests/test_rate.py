@@ -21,6 +21,7 @@ from common.console import InputError
 
 ROOT = Path(__file__).parent.parent
 ENV = os.environ | {"PYTHONPATH": str(ROOT)}
+RATINGS = "secretmodel/results/ratings.jsonl"
 ATTACK = "<script>alert(1)</script>"
 
 
@@ -102,7 +103,7 @@ def start(home):
         server.kill()
 
 
-def lines(home, name="ratings.jsonl"):
+def lines(home, name=RATINGS):
     return [json.loads(line) for line in (home / name).read_text().splitlines()]
 
 
@@ -141,6 +142,7 @@ def test_nothing_that_is_sent_names_a_model_or_a_path(start, home):
     replies += [server.rate(key, 3), server.rate("x", 3), server.rate(key, 9), server.ask("/items", X_Token="x")]
     assert [status for status, _ in replies] == [200, 200, 404, 404, 200, 404, 400, 403]
     for _, text in replies:
+        text = re.sub(r"nonce[-=][\w\"-]+", "", text)  # random letters spell anything once in a while
         assert not re.search(rf"secret|7B|tuned|plain\.|jsonl|{re.escape(str(home))}|ann\b", text), text
         assert "default-src 'none'" in text
     assert "http" not in replies[0][1]  # the page loads nothing from anywhere
@@ -198,7 +200,7 @@ def test_what_does_not_come_from_the_page_is_refused_and_nothing_is_written(star
         found[name] = server.ask(**asked)[0]
     assert found == {name: status for name, (status, _) in REFUSED.items()}
     assert server.ask("/rate", b"", method="PUT")[0] == 501
-    assert (home / "ratings.jsonl").read_bytes() == b""
+    assert (home / RATINGS).read_bytes() == b""
     for host in ("localhost", "127.0.0.1"):
         address = f"{host}:{server.port}"
         assert server.ask("/rate", GOOD.replace(b"%s", key), Host=address, Origin=f"http://{address}")[0] == 200
@@ -220,17 +222,17 @@ def test_a_rating_is_in_the_file_before_the_answer_to_it(start, home):
         last = lines(home)[-1]
         assert (last["rater"], last["score"]) == ("ann", score)
         name = "tuned" if item["answer"].startswith("yes") else "plain"
-        assert last["record"] == f"secretmodel/results/{name}.json"
+        assert last["record"] == f"{name}.json"
         assert item["prompt"] == f"Question {last['row']}?"
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\+00:00", last["rated_at"])
     assert [item["score"] for item in server.items()][:4] == [1, 5, 2, None]
 
 
-def test_a_record_outside_of_the_files_folder_is_named_in_full(start, home, tmp_path_factory):
+def test_a_record_outside_of_the_files_folder_is_named_from_there(start, home, tmp_path_factory):
     file = tmp_path_factory.mktemp("else") / "r.jsonl"
     server = start("--scores", str(file))
     server.rate(server.items()[0]["id"], 2)
-    assert json.loads(file.read_text())["record"].startswith(f"{home}/secretmodel/results/")
+    assert json.loads(file.read_text())["record"].startswith(f"../{home.name}/secretmodel/results/")
     assert [score for _, score in ratings.read(file).items()] == [2]
     assert [item["score"] for item in start("--scores", str(file)).items()][:2] == [2, None]
 
@@ -241,7 +243,7 @@ def test_after_a_kill_with_a_line_cut_short_everything_that_was_saved_is_there(s
     for place, item in enumerate(items[:20]):
         assert server.rate(item["id"], place % 5 + 1)[0] == 200
     server.kill()
-    file = home / "ratings.jsonl"
+    file = home / RATINGS
     file.write_bytes(file.read_bytes()[:-30])  # as if it had been killed while it wrote the last
     server = start(port=server.port)
     assert server.said.startswith("11 of 30 answers are left to rate for ann")
@@ -265,7 +267,7 @@ def test_a_changed_rating_counts_once_and_another_raters_beside_it(start, home):
     assert same["score"] is None
     other.rate(same["id"], 2)
     assert len(lines(home)) == 3
-    assert sorted((rater, score) for (_, _, rater), score in ratings.read(home / "ratings.jsonl").items()) == [
+    assert sorted((rater, score) for (_, _, rater), score in ratings.read(home / RATINGS).items()) == [
         ("ann", 5),
         ("bob", 2),
     ]
@@ -315,7 +317,7 @@ def spoiled(home, case):
         words += ["--scores", "secretmodel/results/tuned.json"]
     elif case == "score of 7":
         line = {"record": "a", "row": 0, "rater": "ann", "score": 7}
-        (home / "ratings.jsonl").write_text(json.dumps(line))
+        (home / RATINGS).write_text(json.dumps(line))
     elif case == "no folder for scores":
         words += ["--scores", "nowhere/r.jsonl"]
     elif case == "no such port":
@@ -338,7 +340,7 @@ def spoiled(home, case):
         "score of 7": "ratings.jsonl:1 is not a rating",
         "no folder for scores": "name a file with --scores",
         "no such port": "--port",
-        "no ratings yet": "no ratings in ratings.jsonl",
+        "no ratings yet": f"no ratings in {RATINGS}",
     }.items(),
 )
 def test_what_cannot_be_rated_is_one_line_that_says_why(case, mention, home):
@@ -526,7 +528,7 @@ def test_twenty_ratings_by_the_keyboard_with_a_kill_in_between(page, start, home
     page.until(place("all 20 rated"))
     assert len(lines(home)) == 21
     assert {item["id"]: item["score"] for item in server.items()}[order[17]] == 5
-    assert len(ratings.read(home / "ratings.jsonl")) == 20
+    assert len(ratings.read(home / RATINGS)) == 20
 
 
 def test_a_text_is_shown_as_text_whatever_stands_in_it(page, start, home):

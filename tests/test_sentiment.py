@@ -12,10 +12,10 @@ import pytest
 from conftest import ROOT, record_of
 from sklearn import metrics as reference
 
-from common import data, flags, metrics, records, tables
+from common import data, flags, folders, metrics, records
 
 LABELS = ["negative", "positive"]
-FACTS = tables.load_module(ROOT / "distilbert" / "model.py")
+FACTS = folders.load_module(ROOT / "distilbert" / "model.py")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def chat_folder(tmp_path_factory):
     """A tiny Gemma with a chat template, called like the variant that it stands for."""
     import tiny
 
-    shape = tables.load_module(ROOT / "gemma" / "model.py").VARIANTS[2].shape
+    shape = folders.load_module(ROOT / "gemma" / "model.py").VARIANTS[2].shape
     return tiny.write(tmp_path_factory.mktemp("models") / "gemma-2b-it", tiny.shrunk(shape), chat="gemma")
 
 
