@@ -100,8 +100,9 @@ def instructions(run, model, data):
         lines = zip(asked, references, answers, strict=True)
         rows = [dict(zip(("prompt", "reference", "answer"), line, strict=True)) for line in lines]
         records.write_lines(run.folder / "answers.jsonl", rows)
-        found = metrics.responses(answers, references)
-        echo = {f"echo_{name}": value for name, value in metrics.responses(asked, references).items()}
+        found = metrics.responses(answers, references, run.settings["bertscore_model"])
+        parrot = metrics.responses(asked, references, run.settings["bertscore_model"])
+        echo = {f"echo_{name}": value for name, value in parrot.items()}
         return found | {"stopped": metrics.mean([row["stopped"] for row in written])} | echo
 
     return prompted(run, model, data, score)

@@ -272,6 +272,13 @@ def decoding(parser):
 def instructions(parser):
     """Adds what a study of decoding varies, and the column of the answers."""
     decoding(parser).add_argument("--answer_column", metavar="NAME", help="column with the answer, for --data")
+    parser.add_argument(
+        "--bertscore_model",
+        default="minilm",
+        metavar="NAME",
+        help="encoder of BERTScore: minilm, embedded, or a hub id that the bert-score package knows, such as "
+        "roberta-large; figures of different encoders do not compare (default: minilm)",
+    )
     parser.set_defaults(task_type="instructions")
     return parser
 

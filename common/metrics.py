@@ -31,16 +31,16 @@ def rouge(predictions, references):
     return {name: mean(column) for name, column in values.items()}
 
 
-def responses(answers, references):
+def responses(answers, references, encoder="minilm"):
     """Scores of free answers: BLEU (sacrebleu, corpus level, 0 to 100), ROUGE-1/2/L, BERTScore F1, and their length
-    in words (in `length`, not a percentage). The prompt has no part in any of them."""
+    in words (in `length`, not a percentage). The prompt has no part in any of them. encoder: BERTScore's."""
     found = {name: value for name, value in rouge(answers, references).items() if name != "rougeLsum"}
     words = [len(answer.split()) for answer in answers]
     length = interval(lambda rows: sum(words[i] for i in rows) / len(rows), len(words), scale=1)
     return {
         "bleu": bleu(answers, references),
         **found,
-        "bertscore_f1": bertscore(answers, references),
+        "bertscore_f1": bertscore(answers, references, encoder),
         "length": length,
     }
 
@@ -68,18 +68,19 @@ def statistics_of(scorer, answer, reference):
 
 
 def bertscore(answers, references, encoder="minilm"):
-    """BERTScore F1 (Zhang et al. 2020), by the bert-score package, with an embedded encoder's last layer: offline,
-    and not to be compared with figures of another encoder. An empty answer scores 0."""
+    """BERTScore F1 (Zhang et al. 2020), by the bert-score package: encoder is "minilm", whose last layer is read, or a
+    name in the package's `model2layers`, with the layer found best there. An empty answer scores 0."""
     import bert_score
 
     from common import checkpoints
 
-    folder = checkpoints.prepare(checkpoints.find(encoder))
-    layers = 6  # all-MiniLM-L6's last
+    known = {"model_type": encoder}
+    if encoder in checkpoints.EMBEDDED:
+        known = {"model_type": str(checkpoints.prepare(checkpoints.find(encoder))), "num_layers": 6}
     asked = [i for i, answer in enumerate(answers) if answer.strip()]
     values = [0.0] * len(answers)
     if asked:
-        scorer = bert_score.BERTScorer(model_type=str(folder), num_layers=layers, batch_size=32)
+        scorer = bert_score.BERTScorer(**known, batch_size=32)
         _, _, f1 = scorer.score([answers[i] for i in asked], [references[i] for i in asked])
         for i, value in zip(asked, f1.tolist(), strict=True):
             values[i] = value

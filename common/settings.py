@@ -55,6 +55,8 @@ def choose(args, facts, variant, checkpoint, kind):
     settings["quantization"] = QUANTIZATION if found["lora_r"] else None
     settings["data"] = data_name(args)
     settings["max_test_samples"] = args.max_test_samples
+    if "bertscore_model" in vars(args):
+        settings["bertscore_model"] = bertscore_model(args)
     settings |= decoding(args)
     settings |= {
         name: vars(args)[name] for name in ("train_sample_fraction", "max_train_samples") if name in vars(args)
@@ -78,6 +80,8 @@ def of_trained(trained, args):
     settings.json), but for what the flags say of the scoring itself."""
     asked = ("max_document_tokens", "inference_batch_size", "max_test_samples")
     settings = {name: value for name, value in trained["settings"].items() if name != "precision"}
+    if "bertscore_model" in vars(args):
+        settings["bertscore_model"] = bertscore_model(args)
     return settings | {n: vars(args)[n] for n in asked if vars(args)[n]} | {"data": data_name(args)} | decoding(args)
 
 
@@ -99,6 +103,17 @@ def decoding_name(args):
     return " ".join(
         f"{name}={given[name]:g}" for name in generation.GREEDY if given and given[name] != generation.GREEDY[name]
     )
+
+
+def bertscore_model(args):
+    """Checked before anything is trained: a name that bert-score knows no layer of fails after hours."""
+    name = args.bertscore_model
+    if name != checkpoints.stand_in("encoder"):
+        from bert_score.utils import model2layers
+
+        if name not in model2layers:
+            raise InputError(f"--bertscore_model {name} is not known to bert-score; give minilm or, say, roberta-large")
+    return name
 
 
 def data_name(args):

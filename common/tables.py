@@ -124,7 +124,8 @@ def published(folder, name, everyone):
     head = [cells[0]["head"], *(f"published: {title}" for title in told)]
     body = [[row, *(quoted(cell.get((row, title)), notes) for title in told)] for row in rows]
     for title, lines in experiments.values():
-        metric = TITLES[next(line["metric"] for line in lines if line)]
+        metrics_of = unique(line["metric"].removeprefix("echo_") for line in lines if line)
+        metric = TITLES[metrics_of[0]] if len(metrics_of) == 1 else title
         several = len({identity(next(filter(None, lines)))[:3] for _, lines in experiments.values()}) > 1
         more = {f"measured: {title if several else metric}": [measured(line, everyone, None) for line in lines]}
         for each in stand_ins:
