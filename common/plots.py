@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import flags, folders, records
+from common import flags, folders, metrics, records
 from common.console import exit_code, say
 
 ASSETS = records.ROOT / "assets"
@@ -58,14 +58,14 @@ def of_folder(folder):
     for record in folder.records:
         told = f"{record['checkpoint']}, {record['task']}, {record['method']}"
         if record["training"]:
-            if record["training"].get("curves"):
+            if record["training"].get("curves") and record["training"]["steps"]:
                 content = {name: record["training"][name] for name in ("curves", "validation", "steps")}
                 found.append(Picture("curves", f"{home}_{record['name']}_curves.svg", told, content, curves))
             if record.get("confusion"):
                 file = f"{home}_{record['name']}_confusion.svg"
                 found.append(Picture("confusion", file, told, record["confusion"], confusion))
         axis, value = decoded(record)
-        if axis:
+        if axis and all(record["metrics"].get(name, metrics.UNKNOWN)["ci95"] for name in LINES):
             points = swept.setdefault(record["checkpoint"], {axis: {} for axis in AXES})
             points[axis][value] = {name: record["metrics"][name] for line in LINES for name in (line, f"echo_{line}")}
     for checkpoint, points in swept.items():

@@ -69,6 +69,16 @@ def test_bertscore_is_the_packages_and_an_empty_answer_scores_nothing():
     assert metrics.bertscore(REFERENCES, REFERENCES)["value"] == pytest.approx(100, abs=1e-2)
 
 
+def test_an_encoder_that_bertscore_does_not_know_is_refused_before_anything_is_trained(script):
+    done = script("llama2/llama2_instructions.py", "--demo", "--bertscore_model", "smollm2", "--dry_run", tiny=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "roberta-large" in done.stderr
+    done = script(
+        "llama2/llama2_instructions.py", "--demo", "--bertscore_model", "roberta-large", "--dry_run", tiny=False
+    )
+    assert "bertscore_model        roberta-large" in done.stdout
+
+
 def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_instruction(tmp_path):
     made = [{"instruction": f"do {i % 95}", "input": f"with {i % 95}", "output": f"done {i}"} for i in range(100)]
     (tmp_path / "alpaca").mkdir()
