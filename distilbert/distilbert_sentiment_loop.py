@@ -5,18 +5,17 @@
     python distilbert/distilbert_sentiment_loop.py --demo
 
 AdamW, linear warm-up and decay, gradients clipped to norm 1; the epoch is chosen on the validation rows. A killed run
-goes on after its last finished epoch (--resume). Same rows, split and seed as the Trainer: the two should agree
-within a point.
+goes on after its last finished epoch (--resume). Same rows, split, seed and batches as the Trainer: the two should
+agree within a point.
 """
 
-import random
 import sys
 import time
 
 import model
 import prompts
 
-from common import console, data, encoders, experiment, flags, generation, memory, records, training
+from common import console, data, encoders, experiment, flags, generation, loops, memory, records, training
 
 
 def arguments():
@@ -41,23 +40,25 @@ def loop(run, network, reviews):
     held = reader.rows(reviews.validation, reviews.labels)
     if training.finished_before(run):
         return encoders.trained(run, reviews)
+    sampler = training.by_length([len(row["input_ids"]) for row in rows], settings["batch_size"], run.args.seed)
     per_epoch = -(-len(rows) // settings["batch_size"])
     steps = round(per_epoch * settings["epochs"])
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings["learning_rate"], weight_decay=0.0)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, max(1, round(0.03 * steps)), steps)
-    progress = encoders.Progress(run, network, optimizer)
+    progress = loops.Progress(run, network, optimizer)
     history, validation, seconds, tokens = progress.restored([], [], 0.0, 0)
     for _ in history:
         schedule.step()
     bar = console.progress(steps, "training", "step", done=len(history))
     while len(history) < steps:
         epoch = len(history) // per_epoch
-        chance, began = random.Random(f"{run.args.seed} {epoch}"), time.monotonic()
+        began = time.monotonic()
         torch.manual_seed(run.args.seed + epoch)  # dropout
         network.train()
-        order = chance.sample(range(len(rows)), len(rows))
+        sampler.set_epoch(epoch)
+        order = list(sampler)
         for start in range(0, len(rows), settings["batch_size"]):
-            batch = encoders.batch(run, [rows[i] for i in order[start : start + settings["batch_size"]]])
+            batch = loops.batch(run, [rows[i] for i in order[start : start + settings["batch_size"]]])
             loss = network(**batch).loss
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -103,7 +104,7 @@ def validated(run, network, rows):
 
     loss, right = 0.0, 0
     for numbers in generation.batches([len(row["input_ids"]) for row in rows], run.settings["inference_batch_size"]):
-        batch = encoders.batch(run, [rows[i] for i in numbers])
+        batch = loops.batch(run, [rows[i] for i in numbers])
         with torch.inference_mode():
             out = network(**batch)
         loss += out.loss.item() * len(numbers)
