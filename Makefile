@@ -17,8 +17,9 @@ lint: .venv/ready
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 
-tables: .venv/ready          ## rewrite every table in every README from the records
+tables: .venv/ready          ## rewrite every table in every README, and every picture, from the records
 	$(bin)/python -m common.tables
+	$(bin)/python -m common.plots
 
 bench: .venv/ready           ## ratios of the faster paths over the plain ones, side by side
 	$(bin)/python -m common.bench
