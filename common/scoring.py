@@ -1,7 +1,9 @@
 """Choosing a class by the log-likelihood of every label's full text behind the prompt.
 
-The prompt is run once and its keys and values are shared by all labels; each label's score equals
-that of a plain full-sequence computation (tested).
+A prompt and the tree of all labels' tokens go through the model as one row: a token sees the prompt and its own
+ancestors in the tree, so labels that begin alike share their beginning too (tree attention, as in SpecInfer, arXiv
+2305.09781). Each label's score equals that of a plain full sequence (tested). Architectures that take no position ids
+or no mask of that shape run the prompt once and all labels behind copies of its keys and values.
 """
 
 import inspect
@@ -38,6 +40,86 @@ def score_labels(model, encoder, prompts, labels, batch_size, on_batch, done=())
 
 
 def batch_scores(model, prompts, answers, pad_id):
+    """Tensor (prompts, answers) of log-probabilities in float32."""
+    import torch
+
+    if takes_trees(model, max(map(len, prompts)) + max(map(len, answers))):
+        return tree_scores(model, prompts, answers, pad_id)
+    size = max(1, len(prompts) // 4)  # every row's keys and values are held once a label: fewer rows at a time
+    parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    return torch.cat([copied_scores(model, part, answers, pad_id) for part in parts])
+
+
+def takes_trees(model, longest):
+    """Whether a token may be told its position and what it sees: not where attention counts distances in the row
+    (ALiBi), nor in flash attention, nor where a window is shorter than the `longest` prompt and answer."""
+    config = unwrapped(model).config
+    return (
+        "position_ids" in inspect.signature(unwrapped(model).forward).parameters
+        and keeps_logits(model)
+        and not getattr(config, "alibi", False)
+        and config._attn_implementation in ("sdpa", "eager")
+        and (getattr(config, "sliding_window", None) or longest) >= longest
+    )
+
+
+def tree(answers):
+    """(nodes, paths) of the answers' tokens. nodes: (token, parent's number or None, depth) of every token that another
+    one follows, parents first; paths[i]: the numbers of the nodes that answer i goes through, None first: the prompt's
+    end, which predicts its first token."""
+    nodes, numbers, paths = [], {}, []
+    for answer in answers:
+        path, at = [None], None
+        for depth, token in enumerate(answer[:-1]):
+            if (at, token) not in numbers:
+                numbers[at, token] = len(nodes)
+                nodes.append((token, at, depth))
+            at = numbers[at, token]
+            path.append(at)
+        paths.append(path)
+    return nodes, paths
+
+
+def tree_scores(model, prompts, answers, pad_id):
+    """`batch_scores` by one pass."""
+    import torch
+
+    nodes, paths = tree(answers)
+    ids, real = generation.pad_left(prompts, pad_id, model.device)
+    (rows, width), count = ids.shape, len(nodes)
+    sees = torch.eye(count, dtype=torch.bool)  # a node sees itself and its ancestors
+    for i, (_, parent, _) in enumerate(nodes):
+        if parent is not None:
+            sees[i] |= sees[parent]
+    mask = torch.ones((rows, 1, width + count, width + count), dtype=torch.bool).tril()
+    mask[..., width:, width:] = sees
+    mask[..., :width] &= real.bool().cpu()[:, None, None]
+    mask |= torch.eye(width + count, dtype=torch.bool)  # padding sees itself: a softmax over nothing is NaN
+    tokens, depths = (torch.tensor([node[i] for node in nodes], dtype=torch.long, device=ids.device) for i in (0, 2))
+    out = model(
+        input_ids=torch.cat([ids, tokens.expand(rows, count)], 1),
+        attention_mask=additive(mask, model.dtype).to(ids.device),
+        position_ids=torch.cat([(real.cumsum(1) - 1).clamp(min=0), real.sum(1, keepdim=True) + depths], 1),
+        use_cache=False,
+        logits_to_keep=count + 1,
+    )
+    found = out.logits.float().log_softmax(-1)  # (rows, prompt's end and nodes, vocabulary)
+    # A token is predicted at the place before it: all answers' tokens, places and owners in three flat lists.
+    wanted = torch.tensor([token for answer in answers for token in answer], device=ids.device)
+    places = torch.tensor([0 if at is None else at + 1 for path in paths for at in path], device=ids.device)
+    owners = torch.tensor([i for i, path in enumerate(paths) for _ in path], device=ids.device)
+    scores = torch.zeros((rows, len(answers)), device=ids.device)
+    return scores.index_add_(1, owners, found[:, places, wanted])
+
+
+def additive(mask, dtype):
+    """0 where `mask` lets look, the least number of `dtype` elsewhere."""
+    import torch
+
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def copied_scores(model, prompts, answers, pad_id):
     """Tensor (prompts, answers) of log-probabilities in float32: one pass over the prompts, left-padded,
     then one over all answers, each behind a copy of its prompt's keys and values."""
     import torch
