@@ -29,6 +29,7 @@ def network(run, labels):
         heads = new_modules(loading.reading(auto, run.checkpoint, **whole, **keywords))
         model = loading.quantised(auto, run.checkpoint, run.settings["precision"], heads, **keywords)
         loading.assert_quantised(model, [m for head in heads for m in model.get_submodule(head).modules()])
+        model = loading.unpacked(model)
         if run.experiment:
             model = loading.with_adapter(model, run.experiment / "adapter")
     elif run.experiment:

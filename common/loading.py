@@ -1,4 +1,5 @@
-"""QLoRA loading and reloading: the same 4-bit weights for training, scoring and use.
+"""QLoRA loading and reloading: the same 4-bit weights for training, scoring and use. Where memory allows they are
+dequantised once and kept, instead of in every pass: the same numbers, sooner.
 
 NF4 with double quantisation (arXiv 2305.14314) through bitsandbytes, on GPU and CPU. Weights are read
 from safetensors only and no code is ever taken from a checkpoint.
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from common import checkpoints, machine, memory
 from common.console import InputError
+
+SHARE = 0.25  # of the free memory that dequantised weights may take; activations need the rest
 
 
 def tokenizer(checkpoint):
@@ -36,7 +39,7 @@ def base(checkpoint, dtype, flash_attention=False):
     keywords = {"attn_implementation": "flash_attention_2"} if flash_attention else {}
     model = quantised(transformers.AutoModelForCausalLM, checkpoint, dtype, **keywords)
     assert_quantised(model, [model.get_output_embeddings()])
-    return model
+    return unpacked(model)
 
 
 def quantised(auto, checkpoint, dtype, skip=None, **keywords):
@@ -179,6 +182,26 @@ def linear4bit(model):
     import bitsandbytes
 
     return [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+
+
+def unpacked(model):
+    """`model` with the values of its 4-bit weights in plain layers, if they take no more than SHARE of the free memory;
+    else as it is. bitsandbytes computes from these very values, but finds them anew in every pass, forward and back:
+    most of the time of a generated token."""
+    import bitsandbytes
+    import torch
+
+    packed = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
+    bytes_of = torch.finfo(packed[0][1].compute_dtype).bits // 8
+    if bytes_of * sum(layer.in_features * layer.out_features for _, layer in packed) > SHARE * memory.free():
+        return model
+    for name, layer in packed:
+        weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+        plain.weight = torch.nn.Parameter(weight.to(layer.compute_dtype), requires_grad=False)
+        plain.bias = layer.bias
+        model.set_submodule(name, plain.train(layer.training))
+    return model
 
 
 def keep_gradients(model):

@@ -4,7 +4,9 @@ import contextlib
 import ctypes
 import functools
 import os
+import resource
 import sys
+from pathlib import Path
 
 
 @functools.cache
@@ -38,6 +40,28 @@ def resident():
         return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def free():
+    """Bytes this process may still ask for: of the GPU, or of the machine within its limits (ulimit -v, cgroup)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    found = [int(line.split()[1]) * 1024 for line in lines("/proc/meminfo") if line.startswith("MemAvailable")]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        found.append(limit - int(lines("/proc/self/statm")[0].split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or "max"
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(found, default=total() // 2)
+
+
+def lines(path):
+    with contextlib.suppress(OSError):
+        return Path(path).read_text(encoding="ascii").splitlines()
+    return []
+
+
 def total():
     """Bytes of memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -45,8 +69,6 @@ def total():
 
 def peak():
     """Bytes: the GPU allocator's peak since it was reset, or this process' highest resident set so far."""
-    import resource
-
     import torch
 
     if torch.cuda.is_available():

@@ -41,6 +41,14 @@ def load(tiny_folder):
 
 
 @pytest.fixture
+def packed(monkeypatch):
+    """Models keep their 4-bit layers, as where memory is short."""
+    from common import loading
+
+    monkeypatch.setattr(loading, "SHARE", 0)
+
+
+@pytest.fixture
 def make_run(tiny_folder, tmp_path):
     """make_run(task="summarization", output_dir=..., **flags) -> a Run of the mistral folder's training
     script, resolved as on the command line, on the tiny model and the sample."""

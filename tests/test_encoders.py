@@ -83,18 +83,18 @@ def test_training_lowers_the_loss_and_what_is_saved_is_what_was_trained(make, gi
 
 
 @pytest.mark.parametrize(("task", "labels"), [("classification", ["a", "b"]), ("summarization", [])])
-def test_with_an_adapter_every_linear_layer_but_the_head_is_nf4(make, task, labels):
-    whole, packed = encoders.network(make(task), labels), encoders.network(make(task, lora_r=8), labels)
-    layers = loading.linear4bit(packed)
+def test_with_an_adapter_every_linear_layer_but_the_head_is_nf4(make, packed, task, labels):
+    whole, model = encoders.network(make(task), labels), encoders.network(make(task, lora_r=8), labels)
+    layers = loading.linear4bit(model)
     assert len(layers) == 2 * len(FACTS.ALL_TARGETS)
     assert {layer.weight.quant_state.quant_type for layer in layers} == {"nf4"}
     assert all(layer.weight.quant_state.nested for layer in layers)
-    assert {name for name, layer in packed.named_modules() if type(layer) is torch.nn.Linear} == {
+    assert {name for name, layer in model.named_modules() if type(layer) is torch.nn.Linear} == {
         "classifier",
         *(["pre_classifier"] if labels else []),
     }
     saved = sum(layer.in_features * layer.out_features for layer in layers)
-    assert packed.get_memory_footprint() == pytest.approx(whole.get_memory_footprint() - 3.5 * saved, rel=0.02)
+    assert model.get_memory_footprint() == pytest.approx(whole.get_memory_footprint() - 3.5 * saved, rel=0.02)
 
 
 @pytest.mark.parametrize(("task", "labels"), [("classification", ["a", "b"]), ("summarization", [])])

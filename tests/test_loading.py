@@ -38,7 +38,7 @@ def evaluate(tuned):
         tuned(input_ids=torch.arange(1, 33).view(2, 16))
 
 
-def test_every_linear_layer_but_the_head_is_nf4_with_double_quantization(load):
+def test_every_linear_layer_but_the_head_is_nf4_with_double_quantization(load, packed):
     model = load()
     assert len(loading.linear4bit(model)) == 2 * 7
     assert {layer.weight.quant_state.quant_type for layer in loading.linear4bit(model)} == {"nf4"}
@@ -61,7 +61,7 @@ def test_another_quantisation_is_noticed(tiny_folder):
         check(other(bnb_4bit_quant_type="nf4"))
 
 
-def test_an_architecture_with_linear_layers_of_its_own_is_quantised_too(tmp_path, load):
+def test_an_architecture_with_linear_layers_of_its_own_is_quantised_too(tmp_path, load, packed):
     import tiny
     import transformers
 
@@ -86,7 +86,7 @@ def test_an_architecture_with_linear_layers_of_its_own_is_quantised_too(tmp_path
     assert transformers.models.falcon.modeling_falcon.FalconLinear is not torch.nn.Linear  # put back
 
 
-def test_gradients_are_equal_before_and_after_an_evaluation(load):
+def test_gradients_are_equal_before_and_after_an_evaluation(load, packed):
     tuned = adapted(load("bfloat16"))
     before = gradients(tuned)
     evaluate(tuned)
@@ -96,10 +96,32 @@ def test_gradients_are_equal_before_and_after_an_evaluation(load):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_kept_dequantised_give_the_very_numbers_of_the_packed_ones(load, monkeypatch, dtype):
+    ids, found = torch.arange(1, 33).view(2, 16), []
+    for share in (0, loading.SHARE):
+        monkeypatch.setattr(loading, "SHARE", share)
+        model = load(dtype)
+        assert len(loading.linear4bit(model)) == (0 if share else 2 * 7)
+        with torch.no_grad():
+            logits = model(ids).logits
+        found.append((logits, gradients(adapted(model))))
+    (logits, packed), (same, kept) = found
+    assert torch.equal(logits, same)
+    assert packed.keys() == kept.keys()
+    close = 0 if dtype == "float32" else 1e-2  # a product of the same numbers in another layout rounds differently
+    assert all((packed[name] - kept[name]).norm() <= close * packed[name].norm() for name in packed)
+
+
+def test_weights_stay_packed_where_memory_is_short(load, monkeypatch):
+    monkeypatch.setattr(loading.memory, "free", lambda: 4 * 100_000)
+    assert len(loading.linear4bit(load())) == 2 * 7
+
+
 @pytest.mark.skipif(
     not torch.cpu._is_avx512_bf16_supported() or torch.cuda.is_available(), reason="repacking needs AVX512-BF16"
 )
-def test_without_the_guard_an_evaluation_ruins_gradients(load):
+def test_without_the_guard_an_evaluation_ruins_gradients(load, packed):
     """Shows that the guard is still needed: if this fails, bitsandbytes was mended and keep_gradients can go."""
     model = load("bfloat16")
     for layer in loading.linear4bit(model):
@@ -112,7 +134,7 @@ def test_without_the_guard_an_evaluation_ruins_gradients(load):
     assert any(name not in after or not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_reloaded_base_holds_the_very_weights_that_were_trained_on(load):
+def test_reloaded_base_holds_the_very_weights_that_were_trained_on(load, packed):
     first, second = load(), load()
     for one, other in zip(loading.linear4bit(first), loading.linear4bit(second), strict=True):
         assert torch.equal(one.weight.data, other.weight.data)

@@ -143,13 +143,13 @@ def test_facts_are_those_of_the_architecture_at_full_size(folder):
         assert set(facts.ATTENTION_TARGETS) == {name.rpartition(".")[2] for name in linear if "att" in name.lower()}
 
 
-def test_every_linear_layer_but_the_head_is_nf4_with_double_quantization(case, model):
-    plain = case.plain()
+def test_every_linear_layer_but_the_head_is_nf4_with_double_quantization(case, packed):
+    plain, model = case.plain(), case.load()
     linear = linear_layers(plain)
-    packed = {name: layer for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)}
-    assert set(packed) == set(linear) == set(linear_layers(model))
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)}
+    assert set(layers) == set(linear) == set(linear_layers(model))
     assert not isinstance(model.get_output_embeddings(), bitsandbytes.nn.Linear4bit)
-    states = [layer.weight.quant_state for layer in packed.values()]
+    states = [layer.weight.quant_state for layer in layers.values()]
     assert {(state.quant_type, state.nested) for state in states} == {("nf4", True)}
     weights = sum(layer.weight.numel() for layer in linear.values())
     rest = plain.get_memory_footprint() - 4 * weights
