@@ -8,7 +8,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import checkpoints, machine, memory
+from common import checkpoints, machine
 from common.console import InputError
 
 
@@ -45,7 +45,6 @@ def quantised(auto, checkpoint, dtype, skip=None, **keywords):
     import torch
     import transformers
 
-    memory.keep_freed()
     with plain_linear_layers(auto, checkpoint):
         model = reading(
             auto,
