@@ -16,8 +16,8 @@ TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flag
 def choose(args, facts, variant, checkpoint, kind):
     """Every setting of a run, by the order of precedence in this file's first lines.
 
-    A setting that differs by task or by what is trained is a dictionary in model.py, or one in another. Raises InputError for a
-    checkpoint that these scripts cannot use and for flags that contradict each other.
+    A setting that differs by task or by what is trained is a dictionary in model.py, or one in another. Raises
+    InputError for a checkpoint that these scripts cannot use and for flags that contradict each other.
     """
     task = args.task_type
     from_folder = {
