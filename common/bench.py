@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 
-from common import checkpoints, console, data, encoding, generation, loading, machine, scoring
+from common import checkpoints, console, data, encoding, generation, loading, machine, memory, scoring
 from common.console import say
 
 RUNS = 3
@@ -42,6 +42,7 @@ def full_sequences(model, encoder, prompts, labels):
 
 
 def main():
+    memory.keep_freed()
     checkpoint = checkpoints.find("smollm2")
     model, tokenizer = loading.base(checkpoint, machine.precision()), loading.tokenizer(checkpoint)
 

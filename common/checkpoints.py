@@ -51,7 +51,10 @@ EMBEDDED = {
             "pooling": "mean",  # as it was trained
             "targets": ["query", "value"],
             "all_targets": ["query", "key", "value", "dense"],
-            "learning_rate": {"full-finetune": 2e-4, "qlora": 2e-3},
+            "learning_rate": {
+                "full-finetune": {"classification": 2e-4, "summarization": 2e-4, "sentiment": 5e-5},
+                "qlora": 2e-3,
+            },
             "batch_size": 16,
             "device_batch_size": 16,
             "inference_batch_size": 64,

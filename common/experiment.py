@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from common import checkpoints, console, machine, records, settings
+from common import checkpoints, console, machine, memory, records, settings
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take: within every window here, and a CPU's patience
@@ -35,6 +35,7 @@ def prepare_and_run(main, args, facts, wording, kind):
         say(f"finished before, nothing to do\nrecord: {records.display(run.record_path)}")
         return None
     machine.check(run)
+    memory.keep_freed()
     quiet_libraries(run)
     run.settings["precision"] = machine.precision(facts.PRECISION)
     run.environment = records.environment()

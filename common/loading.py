@@ -9,7 +9,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import checkpoints, machine, memory
+from common import checkpoints, machine
 from common.console import InputError
 
 SHARE = 0.25  # of the free memory that dequantised weights may take; activations need the rest
@@ -48,7 +48,6 @@ def quantised(auto, checkpoint, dtype, skip=None, **keywords):
     import torch
     import transformers
 
-    memory.keep_freed()
     with plain_linear_layers(auto, checkpoint):
         model = reading(
             auto,

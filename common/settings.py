@@ -16,8 +16,8 @@ TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flag
 def choose(args, facts, variant, checkpoint, kind):
     """Every setting of a run, by the order of precedence in this file's first lines.
 
-    A setting that differs by task or by what is trained is a dictionary in model.py. Raises InputError for a
-    checkpoint that these scripts cannot use and for flags that contradict each other.
+    A setting that differs by task or by what is trained is a dictionary in model.py, or one in another. Raises
+    InputError for a checkpoint that these scripts cannot use and for flags that contradict each other.
     """
     task = args.task_type
     from_folder = {
@@ -44,9 +44,9 @@ def choose(args, facts, variant, checkpoint, kind):
     given = {name: value for name, value in vars(args).items() if name in found and value is not None}
     found |= given
     tuned = "qlora" if found["lora_r"] else "full-finetune"
-    for name, value in found.items():
-        if isinstance(value, dict):
-            found[name] = value[task if task in value else tuned]
+    for name in found:
+        while isinstance(found[name], dict):
+            found[name] = found[name][task if task in found[name] else tuned]
     settings = {name: found[name] for name in ("format", "inference_batch_size", "max_document_tokens")}
     if writes:
         settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
