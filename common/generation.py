@@ -5,7 +5,7 @@ Rows are sorted by length into fixed batches, so a resumed run has the batches o
 
 import time
 
-from common import console
+from common import architecture, console
 
 # New tokens an answer may take, per task and nowhere else: the longest of the 20 class names and a wordy
 # summary both fit.
@@ -66,12 +66,49 @@ def generate(
         began = time.monotonic()
         torch.manual_seed(seed * 1_000_003 + rows[0])
         with torch.inference_mode():
-            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            if decoding == GREEDY:
+                out = greedy(model, ids, mask, max_new_tokens, encoder.stop, pad)
+            else:
+                whole = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+                out = whole[:, ids.shape[1] :]
         seconds = time.monotonic() - began
-        answers = [cut(ids_of_row, encoder) for ids_of_row in out[:, ids.shape[1] :].tolist()]
+        answers = [cut(ids_of_row, encoder) for ids_of_row in out.tolist()]
         on_batch(rows, answers, seconds)
         bar.update(len(rows))
     bar.close()
+
+
+def greedy(model, ids, mask, max_new_tokens, stop, pad):
+    """The likeliest token after the other: new ids (rows, max_new_tokens), `pad` behind each row's end. What
+    transformers' generate writes, but that a row which has ended leaves the batch, keys and values included."""
+    import torch
+
+    told = architecture.positions_of(model)
+    rows, lengths = torch.arange(len(ids), device=ids.device), mask.sum(1)
+    out = torch.full((len(ids), max_new_tokens), pad, device=ids.device)
+    ends = torch.tensor(sorted(stop), device=ids.device)
+    last = {"logits_to_keep": 1} if architecture.keeps_logits(model) else {}
+    found = model(input_ids=ids, attention_mask=mask, use_cache=True, **told((mask.cumsum(1) - 1).clamp(min=0)), **last)
+    for step in range(max_new_tokens):
+        token = found.logits[:, -1].float().argmax(-1)
+        out[rows, step] = token
+        going = ~torch.isin(token, ends)
+        if step + 1 == max_new_tokens or not going.any():
+            break
+        cache = found.past_key_values
+        if not going.all():
+            cache.batch_select_indices(going.nonzero()[:, 0])
+            rows, mask, lengths, token = (each[going] for each in (rows, mask, lengths, token))
+        mask = torch.cat([mask, mask.new_ones((len(rows), 1))], 1)
+        found = model(
+            input_ids=token[:, None],
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            **told(lengths[:, None]),
+        )
+        lengths = lengths + 1
+    return out
 
 
 def configuration(decoding, max_new_tokens, stop, pad):

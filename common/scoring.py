@@ -6,10 +6,9 @@ ancestors in the tree, so labels that begin alike share their beginning too (tre
 or no mask of that shape run the prompt once and all labels behind copies of its keys and values.
 """
 
-import inspect
 import time
 
-from common import console, generation
+from common import architecture, console, generation
 from common.console import InputError
 
 
@@ -43,24 +42,11 @@ def batch_scores(model, prompts, answers, pad_id):
     """Tensor (prompts, answers) of log-probabilities in float32."""
     import torch
 
-    if takes_trees(model, max(map(len, prompts)) + max(map(len, answers))):
+    if architecture.takes_trees(model, max(map(len, prompts)) + max(map(len, answers))):
         return tree_scores(model, prompts, answers, pad_id)
     size = max(1, len(prompts) // 4)  # every row's keys and values are held once a label: fewer rows at a time
     parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     return torch.cat([copied_scores(model, part, answers, pad_id) for part in parts])
-
-
-def takes_trees(model, longest):
-    """Whether a token may be told its position and what it sees: not where attention counts distances in the row
-    (ALiBi), nor in flash attention, nor where a window is shorter than the `longest` prompt and answer."""
-    config = unwrapped(model).config
-    return (
-        "position_ids" in inspect.signature(unwrapped(model).forward).parameters
-        and keeps_logits(model)
-        and not getattr(config, "alibi", False)
-        and config._attn_implementation in ("sdpa", "eager")
-        and (getattr(config, "sliding_window", None) or longest) >= longest
-    )
 
 
 def tree(answers):
@@ -124,14 +110,10 @@ def copied_scores(model, prompts, answers, pad_id):
     then one over all answers, each behind a copy of its prompt's keys and values."""
     import torch
 
-    takes_positions = "position_ids" in inspect.signature(unwrapped(model).forward).parameters
+    told = architecture.positions_of(model)
     ids, mask = generation.pad_left(prompts, pad_id, model.device)
-    positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if takes_positions else {}
-    out = (
-        model(input_ids=ids, attention_mask=mask, use_cache=True, logits_to_keep=1, **positions)
-        if keeps_logits(model)
-        else model(input_ids=ids, attention_mask=mask, use_cache=True, **positions)
-    )
+    last = {"logits_to_keep": 1} if architecture.keeps_logits(model) else {}
+    out = model(input_ids=ids, attention_mask=mask, use_cache=True, **told((mask.cumsum(1) - 1).clamp(min=0)), **last)
     first = out.logits[:, -1].float().log_softmax(-1)
     scores = first[:, [answer[0] for answer in answers]]
     longest = max(map(len, answers))
@@ -152,24 +134,13 @@ def copied_scores(model, prompts, answers, pad_id):
     cache = out.past_key_values
     cache.batch_repeat_interleave(count)
     full_mask = torch.cat([mask.repeat_interleave(count, 0), real.repeat(len(prompts), 1)], 1)
-    if takes_positions:
-        lengths = mask.sum(1).repeat_interleave(count)
-        positions = {"position_ids": lengths[:, None] + torch.arange(width, device=ids.device)}
+    lengths = mask.sum(1).repeat_interleave(count)
     out = model(
         input_ids=tail.repeat(len(prompts), 1),
         attention_mask=full_mask,
         past_key_values=cache,
         use_cache=True,
-        **positions,
+        **told(lengths[:, None] + torch.arange(width, device=ids.device)),
     )
     rest = out.logits.float().log_softmax(-1).gather(-1, target.repeat(len(prompts), 1)[..., None])[..., 0]
     return scores + (rest * real.repeat(len(prompts), 1)).sum(1).view(len(prompts), count)
-
-
-def unwrapped(model):
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def keeps_logits(model):
-    """Whether the architecture can leave out the logits of all positions but the last ones."""
-    return "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters

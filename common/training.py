@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from common import console, encoding, loading, memory, records, scoring
+from common import architecture, console, encoding, loading, memory, records
 from common.console import InputError, say
 
 COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
@@ -212,7 +212,7 @@ def answers_only(run, model, datasets, config, sampler, book):
         def compute_loss(self, model, inputs, *rest, **keywords):
             """transformers' own loss of the model's own logits, those of the answers' columns alone: the others have no
             part in it, and are most of the logits. trl computes all of them on a CPU, and their entropy."""
-            if scoring.keeps_logits(model):
+            if architecture.keeps_logits(model):
                 learned = (inputs["labels"] != -100).any(0).nonzero()[:, 0]
                 columns = torch.arange(learned[0] - 1, learned[-1] + 1, device=learned.device)
                 inputs = {**inputs, "labels": inputs["labels"][:, columns], "logits_to_keep": columns}
