@@ -9,7 +9,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import checkpoints, machine
+from common import checkpoints, machine, memory
 from common.console import InputError
 
 SHARE = 0.25  # of the free memory that dequantised weights may take; activations need the rest

@@ -2,6 +2,7 @@
 is learned, kept and ended, that rows do not see each other, and what MPT's published 0.0 % came of."""
 
 import importlib.util
+import inspect
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -240,6 +241,35 @@ def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model, tmp_
     assert alone.std() > 0.1
     assert wrote_alone == wrote_together
     assert len(set(wrote_alone)) > 1
+
+
+def test_rows_that_end_early_leave_the_batch_and_all_answers_are_transformers_own(case, model, monkeypatch):
+    rows = [list(range(5, 5 + n)) for n in (30, 22, 9, 17, 25)]
+    ids, mask = generation.pad_left(rows, 0, "cpu")
+    free = generation.greedy(model, ids, mask, 8, [], 0)
+    assert (free == plainly_written(model, ids, mask, [])).all()
+    stop = sorted({int(free[0, 1]), int(free[2, 4])})  # rows 0 and 2 end there at the latest
+    sizes, forward = [], type(model).forward
+
+    def counted(self, input_ids=None, **keywords):
+        sizes.append(len(input_ids))
+        return forward(self, input_ids=input_ids, **keywords)
+
+    counted.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(type(model), "forward", counted)
+    found = generation.greedy(model, ids, mask, 8, stop, 0)
+    monkeypatch.undo()
+    assert (found == plainly_written(model, ids, mask, stop)).all()
+    assert sizes[0] == 5
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] < 5
+
+
+def plainly_written(model, ids, mask, stop):
+    """What transformers' generate writes greedily behind `ids`."""
+    config = transformers.GenerationConfig(max_new_tokens=8, do_sample=False, eos_token_id=stop or None, pad_token_id=0)
+    new = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
+    return torch.nn.functional.pad(new, (0, 8 - new.shape[1]))
 
 
 def test_packed_documents_see_each_other_in_mpt_and_falcon_alone(case, model):
