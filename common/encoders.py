@@ -145,11 +145,17 @@ class Reader:
         return found
 
     def text(self, text):
-        """Ids of one text, special tokens included, cut at the run's document length."""
+        """Ids of one text, special tokens included, cut at the run's document length: behind it or, where the setting
+        `cut` says so, in the middle, so that a quarter is the text's beginning and the rest its end, where reviews
+        conclude (Sun et al. 2019, arXiv 1905.05583)."""
         text = self.run.template.text.replace("{document}", text)
         ids = self.tokenizer(text)["input_ids"]
-        self.truncated += len(ids) > self.longest
-        return ids if len(ids) <= self.longest else [*ids[: self.longest - 1], ids[-1]]
+        over = len(ids) - self.longest
+        if over <= 0:
+            return ids
+        self.truncated += 1
+        kept = self.longest // 4 if self.run.settings.get("cut") == "middle" else self.longest - 1
+        return ids[:kept] + ids[kept + over :]
 
     def dialogue(self, said):
         """(ids, marks): every utterance between [CLS] and [SEP]; marks are where each begins. Utterances

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from common import checkpoints, console, machine, memory, records, settings
+from common import checkpoints, console, machine, memory, records, settings, training
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take: within every window here, and a CPU's patience
@@ -38,6 +38,8 @@ def prepare_and_run(main, args, facts, wording, kind):
     memory.keep_freed()
     quiet_libraries(run)
     run.settings["precision"] = machine.precision(facts.PRECISION)
+    if run.trains and not run.settings["lora_r"] and machine.precision() == "bfloat16":
+        run.settings["precision"] = training.MIXED
     run.environment = records.environment()
     say(run.plan())
     if run.text:

@@ -52,6 +52,8 @@ def choose(args, facts, variant, checkpoint, kind):
         settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
     else:
         settings["pooling"] = checkpoint.settings.get("pooling", facts.POOLING)
+        if task == "sentiment":
+            settings["cut"] = "middle"
     settings["quantization"] = QUANTIZATION if found["lora_r"] else None
     settings["data"] = data_name(args)
     settings["max_test_samples"] = args.max_test_samples

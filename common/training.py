@@ -13,6 +13,7 @@ from pathlib import Path
 from common import architecture, console, encoding, loading, memory, records
 from common.console import InputError, say
 
+MIXED = "float32, products in bfloat16"  # how whole fine-tuning computes where bfloat16 is fast
 COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
 POINTS = 200  # of a curve in a record
 SAVES = 10  # checkpoints a run: a kill costs a tenth of it at most
@@ -183,7 +184,7 @@ def arguments(run, model, rows, checkpoints):
         "optim": "adamw_torch",
         "neftune_noise_alpha": settings["neftune"],
         "seed": run.args.seed,
-        "bf16": settings["precision"] == "bfloat16",
+        "bf16": settings["precision"] in ("bfloat16", MIXED),
         "fp16": gpu and settings["precision"] == "float16",
         "use_cpu": not gpu,
         "gradient_checkpointing": recompute(model, gpu),

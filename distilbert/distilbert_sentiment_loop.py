@@ -59,7 +59,8 @@ def loop(run, network, reviews):
         order = list(sampler)
         for start in range(0, len(rows), settings["batch_size"]):
             batch = loops.batch(run, [rows[i] for i in order[start : start + settings["batch_size"]]])
-            loss = network(**batch).loss
+            with torch.autocast(network.device.type, torch.bfloat16, enabled=settings["precision"] == training.MIXED):
+                loss = network(**batch).loss
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             rate = schedule.get_last_lr()[0]

@@ -130,6 +130,18 @@ def test_a_batch_of_one_scores_the_same_as_a_batch_of_many(make):
     assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
+def test_a_long_text_is_cut_behind_or_in_the_middle_and_counted(make):
+    run, words = make(), [f"w{i}" for i in range(100)]
+    run.settings["max_document_tokens"] = 16
+    whole = run.tokenizer(" ".join(words))["input_ids"]
+    reader = encoders.Reader(run)
+    assert reader.text(" ".join(words)) == [*whole[:15], whole[-1]]
+    run.settings["cut"] = "middle"
+    assert reader.text(" ".join(words)) == whole[:4] + whole[-12:]
+    assert reader.text("short") == run.tokenizer("short")["input_ids"]
+    assert reader.truncated == 2
+
+
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_frozen_features_are_the_encoders_own_and_padding_has_no_part_in_them(make, pooling):
     run = make()
