@@ -52,26 +52,34 @@ def generate(
     `{"text", "tokens", "stopped"}` each (text without special tokens, stripped; tokens written, the end of
     sequence included), and the time the batch took. Rows in `done` are skipped with their whole batch.
     """
-    import torch
-
     decoding = decoding or GREEDY
     pad = encoder.tokenizer.pad_token_id
     config = configuration(decoding, max_new_tokens, encoder.stop, pad)
-    model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
     bar = console.progress(len(prompts), label, done=len(done))
     for rows in batches([len(prompt) for prompt in prompts], max(1, batch_size // decoding["num_beams"])):
         if all(row in done for row in rows):
             continue
-        ids, mask = pad_left([prompts[row] for row in rows], pad, model.device)
         began = time.monotonic()
-        torch.manual_seed(seed * 1_000_003 + rows[0])
-        with torch.inference_mode():
-            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        seconds = time.monotonic() - began
-        answers = [cut(ids_of_row, encoder) for ids_of_row in out[:, ids.shape[1] :].tolist()]
-        on_batch(rows, answers, seconds)
+        answers = batch(model, encoder, [prompts[row] for row in rows], config, seed * 1_000_003 + rows[0])
+        on_batch(rows, answers, time.monotonic() - began)
         bar.update(len(rows))
     bar.close()
+
+
+def batch(model, encoder, prompts, config, seed, until=None):
+    """Answers to `prompts` (lists of token ids) as one batch, as `generate` hands them on. config: `configuration`'s;
+    seed: an int of 64 bits. until(): asked after every token; once it is True the answers break off there."""
+    import torch
+
+    ids, mask = pad_left(prompts, config.pad_token_id, model.device)
+    told = {}
+    if until:
+        told["stopping_criteria"] = [lambda rows, scores, **_: torch.full((len(rows),), until(), device=rows.device)]
+    model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **told)
+    return [cut(row, encoder) for row in out[:, ids.shape[1] :].tolist()]
 
 
 def configuration(decoding, max_new_tokens, stop, pad):
