@@ -4,6 +4,7 @@ errors in OpenAI's shapes. Listens on 127.0.0.1 and nowhere else.
 
 import json
 import math
+import re
 import secrets
 import select
 import socket
@@ -195,7 +196,7 @@ class Handler(server.BaseHTTPRequestHandler):
     def body(self):
         """What was sent, as bytes. What is too long is read and dropped, so that the sender gets to read why."""
         length = self.headers["Content-Length"] or ("" if "Transfer-Encoding" in self.headers else "0")
-        if not length.isdecimal():
+        if not re.fullmatch("[0-9]{1,15}", length):
             self.close_connection = True
             raise Refused(411, "send a Content-Length")
         if int(length) <= LIMIT:
