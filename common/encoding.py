@@ -80,6 +80,11 @@ class Encoder:
         self.truncated += was_cut
         return self._ids(self._frame(self._fill(document)))
 
+    def conversation(self, turns):
+        """Ids of a conversation in chat format, ready for the assistant's next turn. turns: [{"role", "content"}].
+        Raises what the checkpoint's template raises for turns that it does not take (jinja2.TemplateError)."""
+        return self._ids(self._turns(turns))
+
     def completion(self, answer):
         """Ids of the answer as the model has to write it, end of sequence included."""
         return [*self.answer(answer), self.end]
@@ -113,8 +118,10 @@ class Encoder:
     def _frame(self, text):
         if self.format == "plain":
             return text + self.template.cue
-        turn = [{"role": "user", "content": text}]
-        return self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        return self._turns([{"role": "user", "content": text}])
+
+    def _turns(self, turns):
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def _ids(self, text):
         # A chat template writes its own special tokens; a plain prompt takes the tokenizer's beginning

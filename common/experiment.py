@@ -36,7 +36,7 @@ def prepare_and_run(main, args, facts, wording, kind):
         return None
     machine.check(run)
     memory.keep_freed()
-    quiet_libraries(run)
+    quiet_libraries(run.checkpoint, run.args.data or run.args.demo or os.environ.get("DATA_DIR"))
     run.settings["precision"] = machine.precision(facts.PRECISION)
     if run.trains and not run.settings["lora_r"] and machine.precision() == "bfloat16":
         run.settings["precision"] = training.MIXED
@@ -244,11 +244,10 @@ def find_experiment(args, facts, task):
     return max(found)[1]
 
 
-def quiet_libraries(run):
+def quiet_libraries(checkpoint, data_at_hand=True):
     """Keep loaders' bars and hints off the screen, and everything off the network if nothing is needed
     from it. Must come before transformers is imported."""
-    data_at_hand = run.args.data or run.args.demo or os.environ.get("DATA_DIR")
-    if run.checkpoint.source != "hub" and data_at_hand:
+    if checkpoint.source != "hub" and data_at_hand:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -31,6 +31,12 @@ def load_module(path):
     return module
 
 
+def variant(checkpoint):
+    """The checkpoints.Variant that a model folder has under the hub id `checkpoint`, or None."""
+    facts = map(load_module, sorted(records.ROOT.glob("*/model.py")))
+    return next((each for folder in facts for each in folder.VARIANTS if each.checkpoint == checkpoint), None)
+
+
 def everyone():
     """All of them, with the ratings in any folder's results/ratings.jsonl."""
     rated = {}

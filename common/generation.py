@@ -52,48 +52,52 @@ def generate(
     `{"text", "tokens", "stopped"}` each (text without special tokens, stripped; tokens written, the end of
     sequence included), and the time the batch took. Rows in `done` are skipped with their whole batch.
     """
-    import torch
-
     decoding = decoding or GREEDY
     pad = encoder.tokenizer.pad_token_id
     config = configuration(decoding, max_new_tokens, encoder.stop, pad)
-    model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
     bar = console.progress(len(prompts), label, done=len(done))
     for rows in batches([len(prompt) for prompt in prompts], max(1, batch_size // decoding["num_beams"])):
         if all(row in done for row in rows):
             continue
-        ids, mask = pad_left([prompts[row] for row in rows], pad, model.device)
         began = time.monotonic()
-        torch.manual_seed(seed * 1_000_003 + rows[0])
-        with torch.inference_mode():
-            if decoding == GREEDY:
-                out = greedy(model, ids, mask, max_new_tokens, encoder.stop, pad)
-            else:
-                whole = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-                out = whole[:, ids.shape[1] :]
-        seconds = time.monotonic() - began
-        answers = [cut(ids_of_row, encoder) for ids_of_row in out.tolist()]
-        on_batch(rows, answers, seconds)
+        answers = batch(model, encoder, [prompts[row] for row in rows], config, seed * 1_000_003 + rows[0])
+        on_batch(rows, answers, time.monotonic() - began)
         bar.update(len(rows))
     bar.close()
 
 
-def greedy(model, ids, mask, max_new_tokens, stop, pad):
-    """The likeliest token after the other: new ids (rows, max_new_tokens), `pad` behind each row's end. What
+def batch(model, encoder, prompts, config, seed, until=lambda: False):
+    """Answers to `prompts` (lists of token ids) as one batch, as `generate` hands them on. config: `configuration`'s;
+    seed: an int of 64 bits. until(): asked after every token; once it is True the answers break off there."""
+    import torch
+
+    ids, mask = pad_left(prompts, config.pad_token_id, model.device)
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        if not config.do_sample and config.num_beams == 1:
+            return [cut(row, encoder) for row in greedy(model, ids, mask, config, until).tolist()]
+        broken = [lambda rows, scores, **_: torch.full((len(rows),), until(), device=rows.device)]
+        model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
+        out = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=broken)
+    return [cut(row, encoder) for row in out[:, ids.shape[1] :].tolist()]
+
+
+def greedy(model, ids, mask, config, until=lambda: False):
+    """The likeliest token after the other: new ids (rows, max_new_tokens), the pad id behind each row's end. What
     transformers' generate writes, but that a row which has ended leaves the batch, keys and values included."""
     import torch
 
-    told = architecture.positions_of(model)
+    told, budget = architecture.positions_of(model), config.max_new_tokens
     rows, lengths = torch.arange(len(ids), device=ids.device), mask.sum(1)
-    out = torch.full((len(ids), max_new_tokens), pad, device=ids.device)
-    ends = torch.tensor(sorted(stop), device=ids.device)
+    out = torch.full((len(ids), budget), config.pad_token_id, device=ids.device)
+    ends = torch.tensor(config.eos_token_id or [], device=ids.device)
     last = {"logits_to_keep": 1} if architecture.keeps_logits(model) else {}
     found = model(input_ids=ids, attention_mask=mask, use_cache=True, **told((mask.cumsum(1) - 1).clamp(min=0)), **last)
-    for step in range(max_new_tokens):
+    for step in range(budget):
         token = found.logits[:, -1].float().argmax(-1)
         out[rows, step] = token
         going = ~torch.isin(token, ends)
-        if step + 1 == max_new_tokens or not going.any():
+        if step + 1 == budget or not going.any() or until():
             break
         cache = found.past_key_values
         if not going.all():

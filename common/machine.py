@@ -58,23 +58,25 @@ def check(run):
             "--use_flash_attention needs an NVIDIA GPU and `pip install flash-attn --no-build-isolation`; "
             + ("the package is missing" if gpu else "there is no GPU here: drop the flag")
         )
-    model = run.variant
-    if run.checkpoint.name != model.checkpoint:
-        return
-    needed = model.memory_to_train if run.trains else model.memory_to_run
-    doing = "train" if run.trains else "run"
+    if run.checkpoint.name == run.variant.checkpoint and (lack := shortage(run.variant, run.trains)):
+        raise InputError(f"{lack} This works here: {works_here(run)}")
+
+
+def shortage(variant, trains=False):
+    """What this machine lacks to run or train `variant`, a published checkpoint, in a sentence; None if it can."""
+    import torch
+
+    needed = variant.memory_to_train if trains else variant.memory_to_run
     here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
-    if gpu:
+    if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         if total >= needed:
-            return
+            return None
         here = f"a GPU with {total / 1e9:.0f} GB"
-    elif model.parameters < CPU_LIMIT:
-        return
-    raise InputError(
-        f"{model.name} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}. "
-        f"This works here: {works_here(run)}"
-    )
+    elif variant.parameters < CPU_LIMIT:
+        return None
+    doing = "train" if trains else "run"
+    return f"{variant.name} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}."
 
 
 def works_here(run):

@@ -19,8 +19,7 @@ def answers(path):
     """
     path = Path(path).resolve()
     check(path)
-    run = path.parent if path.name == "record.json" else path.parent.parent / "experiments" / path.stem
-    file, rows = run / "answers.jsonl", []
+    file, rows = records.folder(path) / "answers.jsonl", []
     if not file.is_file():
         raise InputError(f"no answers to rate: {file} is not there; it is written by the run that writes {path}")
     for number, line in enumerate(file.read_bytes().strip().split(b"\n"), 1):

@@ -114,11 +114,18 @@ def read(path):
         raise InputError(f"{path} is not a record: {error}") from None
 
 
-def validate(record):
-    """Raises InputError naming the first field that breaks record.schema.json."""
+def folder(path):
+    """Where the run that wrote the record at `path` keeps its other files (adapter, answers): beside a record.json,
+    else under experiments/ of the same model folder."""
+    path = Path(path).resolve()
+    return path.parent if path.name == "record.json" else path.parent.parent / "experiments" / path.stem
+
+
+def validate(record, schema="record.schema.json"):
+    """Raises InputError naming the first field that breaks `schema`, a file beside this one."""
     import jsonschema
 
-    schema = json.loads((Path(__file__).parent / "record.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((Path(__file__).parent / schema).read_text(encoding="utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     error = next(iter(sorted(validator.iter_errors(record), key=lambda e: list(map(str, e.path)))), None)
     if error:

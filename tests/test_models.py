@@ -246,8 +246,8 @@ def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model, tmp_
 def test_rows_that_end_early_leave_the_batch_and_all_answers_are_transformers_own(case, model, monkeypatch):
     rows = [list(range(5, 5 + n)) for n in (30, 22, 9, 17, 25)]
     ids, mask = generation.pad_left(rows, 0, "cpu")
-    free = generation.greedy(model, ids, mask, 8, [], 0)
-    assert (free == plainly_written(model, ids, mask, [])).all()
+    free = generation.greedy(model, ids, mask, greedily([]))
+    assert (free == plainly_written(model, ids, mask, greedily([]))).all()
     stop = sorted({int(free[0, 1]), int(free[2, 4])})  # rows 0 and 2 end there at the latest
     sizes, forward = [], type(model).forward
 
@@ -257,17 +257,20 @@ def test_rows_that_end_early_leave_the_batch_and_all_answers_are_transformers_ow
 
     counted.__signature__ = inspect.signature(forward)
     monkeypatch.setattr(type(model), "forward", counted)
-    found = generation.greedy(model, ids, mask, 8, stop, 0)
+    found = generation.greedy(model, ids, mask, greedily(stop))
     monkeypatch.undo()
-    assert (found == plainly_written(model, ids, mask, stop)).all()
+    assert (found == plainly_written(model, ids, mask, greedily(stop))).all()
     assert sizes[0] == 5
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 5
 
 
-def plainly_written(model, ids, mask, stop):
+def greedily(stop):
+    return generation.configuration(generation.GREEDY, 8, stop or None, 0)
+
+
+def plainly_written(model, ids, mask, config):
     """What transformers' generate writes greedily behind `ids`."""
-    config = transformers.GenerationConfig(max_new_tokens=8, do_sample=False, eos_token_id=stop or None, pad_token_id=0)
     new = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
     return torch.nn.functional.pad(new, (0, 8 - new.shape[1]))
 
