@@ -1,4 +1,4 @@
-"""What people would write with TRL today: SFTTrainer, QLoRA, its defaults. Reads a JSON task from standard input, prints
+"""What people would write with TRL today: SFTTrainer, QLoRA, defaults. Reads a JSON task from standard input, prints
 one JSON line: seconds and tokens (padding not counted) of the training steps behind the first two, and all losses.
 
 Task: {"folder", "rows": [{"prompt", "completion"}], "batch_size", "steps", "lora_r", "learning_rate", "defaults"};
