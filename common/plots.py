@@ -70,7 +70,7 @@ def of_folder(folder):
             points[axis][value] = {name: record["metrics"][name] for line in LINES for name in (line, f"echo_{line}")}
     for checkpoint, points in swept.items():
         file = f"{home}_instructions_{checkpoint.rpartition('/')[2]}_decoding.svg"
-        title = f"{checkpoint}, held-out instructions: scores with 95 % intervals; dashed: an echo of the prompt"
+        title = f"{checkpoint}, held-out instructions: scores with 95 % intervals"
         content = {axis: sorted(values.items()) for axis, values in points.items()}
         found.append(Picture("decoding", file, title, content, decoding))
     return found
@@ -98,16 +98,22 @@ def curves(content):
     told = {"loss": "loss", "grad_norm": "gradient norm", "learning_rate": "learning rate"}
     figure, axes = panels(len(told))
     for axis, (name, title) in zip(axes, told.items(), strict=True):
-        axis.plot(history["step"], history[name], color=COLOURS[0], linewidth=0.9, label="training")
+        faint = 0.4 if name == "loss" else 1  # its running mean is drawn over it
+        axis.plot(history["step"], history[name], color=COLOURS[0], linewidth=0.8, alpha=faint, label="training")
         axis.set(title=title, xlabel="step")
         axis.set_ylim(bottom=0)
     ends = [content["steps"] * (i + 1) / len(validation) for i in range(len(validation))]
     axes[0].plot(ends, [each["loss"] for each in validation], "o-", color=COLOURS[1], label="validation")
     for end, each in zip(ends, validation, strict=True):
         if each["accuracy"] is not None:
-            near = {"textcoords": "offset points", "xytext": (-2, 7), "ha": "right", "color": COLOURS[1]}
+            near = {"textcoords": "offset points", "xytext": (-2, 8), "ha": "right", "color": COLOURS[1]}
+            near["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
             axes[0].annotate(f"{each['accuracy']:.1%}", (end, each["loss"]), **near)
-    axes[0].legend(frameon=False)
+    near = max(1, len(history["loss"]) // 20)
+    means = [history["loss"][max(0, i - near) : i + near + 1] for i in range(len(history["loss"]))]
+    means = [sum(part) / len(part) for part in means]
+    axes[0].plot(history["step"], means, color=COLOURS[0], label="training, running mean")
+    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     return figure
 
 
@@ -141,10 +147,11 @@ def decoding(content):
             around = [[v - s["ci95"][0] for v, s in zip(values, found, strict=True)]]
             around.append([s["ci95"][1] - v for v, s in zip(values, found, strict=True)])
             axis.errorbar(places, values, yerr=around, color=colour, marker="o", capsize=3, label=title)
-            axis.plot(places, [scores[f"echo_{metric}"]["value"] for _, scores in points], "--", color=colour)
+            echo = [scores[f"echo_{metric}"]["value"] for _, scores in points]
+            axis.plot(places, echo, "--", color=colour, linewidth=1, label=f"{title} of an echo")
         axis.set(title=AXES[name], ylim=(0, 100))
         axis.set_xticks(places, [f"{value:g}" for value, _ in points])
-    axes[0].legend(frameon=False, loc="center right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return figure
 
 

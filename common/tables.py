@@ -11,6 +11,7 @@ import sys
 from common import flags, folders, metrics, plots, records
 from common.console import InputError, columns, duration, exit_code, say
 
+THINNED = re.compile(r"^max_train_samples=(\d+) ?")
 MARKERS = re.compile(r"(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)
 TASKS = {
     "newsgroup-classification": "classification",
@@ -166,7 +167,7 @@ def unique(values):
 def matches(record, cells):
     """Whether a record is of one of the experiments in `cells`. Where a row says nothing of the number of training
     rows, a run on some of them will do, and `found_in` says on how many."""
-    setting = re.sub(r"^max_train_samples=\d+ ?", "", record["setting"])
+    setting = re.sub(THINNED, "", record["setting"])
     return any(
         record["task"] == TASKS[c["study"]]
         and (record["model"].lower(), record["method"], setting)
@@ -211,7 +212,8 @@ def found_in(record, line):
         return "-" if record["cost"]["usd"] is None else f"{record['cost']['usd']:.3f}, {device}"
     scores = record["metrics_before"] if line["method"] == "before" else record["metrics"]
     score = figure((scores or {}).get(metric))
-    some = f", trained on {record['data']['n_train']}" if "max_train_samples" in record["setting"] else ""
+    thinned = THINNED.match(record["setting"])  # of what was trained: a script that uses it counts all rows
+    some = f", trained on {min(int(thinned[1]), record['data']['n_train'])}" if thinned else ""
     return score if score == "-" else f"{score}, n = {record['data']['n_test']}{some}"
 
 
@@ -240,17 +242,31 @@ def trained_on(record):
     return f"{record['data']['n_train']} rows, {record['settings']['epochs']:g} epochs" if record["training"] else "-"
 
 
+def stages(record):
+    """(metrics of the base model, metrics of the tuned one), None where the record has none: a script that trains has
+    both or the second, one that uses what was trained the second, a baseline the first."""
+    if record["training"] or "lora_r" in record["settings"]:
+        return record["metrics_before"], record["metrics"]
+    return record["metrics"], None
+
+
+def called(record):
+    """Method and setting, but for the number of training rows, which stands beside it."""
+    told = ("max_train_samples", "train_sample_fraction")
+    return " ".join([record["method"], *(part for part in record["setting"].split() if not part.startswith(told))])
+
+
 def scores(folder, task):
     """Every record of one task: base and tuned, with intervals."""
-    found = [r for r in folder.records if r["task"] == task]
+    found = sorted((r for r in folder.records if r["task"] == task), key=called)
     head = ["method", "checkpoint", "trained on", "scored on"]
     for name in SHOWN[task]:
         head += [f"{TITLES[name]}, base", f"{TITLES[name]}, tuned"]
     head += ["human"] * (task == "instructions")
     body = []
     for record in found:
-        row = [record["method"], record["checkpoint"], trained_on(record), f"{record['data']['n_test']} rows"]
-        base, tuned = (record["metrics_before"], record["metrics"]) if record["training"] else (record["metrics"], None)
+        row = [called(record), record["checkpoint"], trained_on(record), f"{record['data']['n_test']} rows"]
+        base, tuned = stages(record)
         for name in SHOWN[task]:
             row += [figure((base or {}).get(name)), figure((tuned or {}).get(name))]
         row += [human(record)] * (task == "instructions")
@@ -265,7 +281,7 @@ def report(folder):
     for record in folder.records:
         if record["task"] == "sentiment":
             for stage, found in (record.get("confusion") or {}).items():
-                body += [[record["method"], record["checkpoint"], stage, *line] for line in metrics.report(found)]
+                body += [[called(record), record["checkpoint"], stage, *line] for line in metrics.report(found)]
     return markdown([head, *(body or [["-"] * len(head)])])
 
 
@@ -276,13 +292,12 @@ def generated(folder):
     for record in folder.records:
         if record["task"] != "classification":
             continue
-        stages = [("base", record["metrics_before"]), ("tuned", record["metrics"])]
-        for stage, found in stages if record["training"] else [("base", record["metrics"])]:
+        for stage, found in zip(("base", "tuned"), stages(record), strict=True):
             if found:
                 each = [found.get(f"generated_{name}") for name in metrics.OUTCOMES]
                 counts = [str(round(m["value"] * m["n"] / 100)) if m and m["value"] is not None else "-" for m in each]
                 n = str(each[0]["n"]) if each[0] else "-"
-                body.append([record["method"], record["checkpoint"], stage, n, *counts])
+                body.append([called(record), record["checkpoint"], stage, n, *counts])
     return markdown([head, *(body or [["-"] * len(head)])])
 
 
@@ -300,7 +315,7 @@ def cost(folder):
         body.append(
             [
                 record["task"],
-                record["method"],
+                called(record),
                 record["checkpoint"],
                 f"{record['environment']['device']}, {record['environment']['cpu_count']} cores",
                 duration(train["seconds"]) if train.get("seconds") is not None else "-",
@@ -349,7 +364,7 @@ def sentiment(everyone):
                 rows.append(
                     [
                         f"[{folder.path.name}]({folder.path.name}/README.md)",
-                        f"{record['method']} {record['setting']}".strip(),
+                        called(record),
                         record["checkpoint"],
                         trained_on(record),
                         f"{record['data']['n_test']} rows",

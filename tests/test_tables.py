@@ -180,6 +180,17 @@ def test_of_two_records_the_one_with_more_test_rows_counts_and_then_the_newer_on
     assert cells(home, TABLE_1)[ROW]["smollm2 instead: accuracy"].startswith("52.00 ")
 
 
+def test_a_trained_adapters_figures_stand_in_the_tuned_column_with_their_decoding(home):
+    score = {name: METRIC for name in ("rouge1", "bleu", "bertscore_f1", "length")}
+    how = {"setting": "max_train_samples=240 temperature=0.25", "settings": {"lora_r": 64}, "training": None}
+    add(home, record(task="instructions", metrics=score, metrics_before=None, **how))
+    row = cells(home, "scores-instructions")["qlora temperature=0.25"]
+    assert (row["ROUGE-1, base"], row["ROUGE-1, tuned"]) == ("-", "41.00 [36.00, 46.00]")
+    shown = cells(home, "mistral-7")["temperature 0.25"]
+    assert shown["smollm2 instead: BLEU"] == "41.00 [36.00, 46.00], n = 300, trained on 240"
+    assert "smollm2 instead: words" in shown
+
+
 UNKNOWN = [("training", name) for name in RECORD["training"]] + [("inference", name) for name in RECORD["inference"]]
 UNKNOWN += [("training",), ("metrics_before",), ("metrics", "accuracy", "value"), ("metrics", "accuracy", "ci95")]
 
