@@ -1,0 +1,45 @@
+"""Multiple choice by lm-evaluation-harness: the same prompts, the same labels. Reads a JSON task from standard input,
+prints one JSON line: seconds of the evaluation, accuracy, the choice of every row.
+
+Task: {"folder", "rows": [{"prompt", "choices", "gold"}], "batch_size", "dtype"}; prompt and choice meet as they stand.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def main():
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    task = json.load(sys.stdin)
+    model = HFLM(pretrained=task["folder"], dtype=task["dtype"], batch_size=task["batch_size"], device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in task["rows"]))
+        config = {
+            "task": "labels",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(file)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{prompt}}",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "{{gold}}",
+            "target_delimiter": "",
+            "metric_list": [{"metric": "acc"}],
+        }
+        began = time.monotonic()
+        found = lm_eval.simple_evaluate(model=model, tasks=[config], log_samples=True, bootstrap_iters=0)
+        seconds = time.monotonic() - began
+    samples = sorted(found["samples"]["labels"], key=lambda sample: sample["doc_id"])
+    scores = [[answer[0][0] for answer in sample["resps"]] for sample in samples]
+    chosen = [max(range(len(row)), key=lambda i: float(row[i])) for row in scores]
+    print(json.dumps({"seconds": seconds, "accuracy": found["results"]["labels"]["acc,none"], "chosen": chosen}))
+
+
+if __name__ == "__main__":
+    main()
