@@ -114,6 +114,16 @@ def read(path):
         raise InputError(f"{path} is not a record: {error}") from None
 
 
+def checked(path):
+    """The record at `path`. InputError, with the path, if there is none or it is not valid."""
+    record = read(path)
+    try:
+        validate(record)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return record
+
+
 def validate(record):
     """Raises InputError naming the first field that breaks record.schema.json."""
     import jsonschema
@@ -157,7 +167,7 @@ def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         raise InputError("usage: python -m common.records FILE…")
     for path in sys.argv[1:]:
-        validate(read(path))
+        checked(path)
         say(f"{path}: valid")
 
 
