@@ -58,7 +58,7 @@ EMBEDDED = {
             "batch_size": 16,
             "device_batch_size": 16,
             "inference_batch_size": 64,
-            "max_document_tokens": {"classification": 256, "summarization": 512, "sentiment": 256},
+            "max_document_tokens": {"classification": 256, "summarization": 512, "sentiment": 384},
             "epochs": {"classification": 10, "summarization": 3, "sentiment": 2},
         },
         # The demo has 60 posts or 44 dialogues.

@@ -203,9 +203,8 @@ def labels(run, model, data):
 
     def score(stage, timing):
         if stage == "base":
-            return classes(run, data, stage, probe(run, data, timing))
-        scores = outputs(run, model, data, timing)
-        return classes(run, data, stage, [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores])
+            return evaluation.classes(run, data, stage, probe(run, data, timing))
+        return evaluation.classes(run, data, stage, evaluation.likeliest(data, outputs(run, model, data, timing)))
 
     return evaluation.stages(run, len(data.test), score)
 
@@ -225,7 +224,7 @@ def baseline(run, data):
 
     def score(stage, timing):
         found = probe(run, data, timing) if run.method == "frozen-features" else dummy(data)
-        return classes(run, data, stage, found) if data.labels else extracts(data, found)
+        return evaluation.classes(run, data, stage, found) if data.labels else extracts(data, found)
 
     run.keep_settings()
     return evaluation.stages(run, len(data.test), score)
@@ -237,13 +236,6 @@ def dummy(data):
         return [range(0, -len(extraction.utterances(row["text"])), -1) for row in data.test]
     counts = collections.Counter(row["target"] for row in data.train)
     return [max(sorted(counts), key=counts.__getitem__)] * len(data.test)
-
-
-def classes(run, data, stage, found):
-    """Metrics of the test rows' classes; the confusion matrix goes to the run."""
-    truth = [row["target"] for row in data.test]
-    run.confusion[stage] = metrics.confusion(found, truth, data.labels)
-    return metrics.classification(found, truth, data.labels)
 
 
 def extracts(data, scores):

@@ -27,11 +27,9 @@ def labels(run, model, data):
             lambda rows, scores, seconds: scored.add(rows, [{"scores": row} for row in scores], seconds), scored.done,
         )  # fmt: skip
         written = generate(run, model, encoder, prompts, stage, Timing())
-        truth = [row["target"] for row in data.test]
-        best = [data.labels[max(range(len(data.labels)), key=row["scores"].__getitem__)] for row in scored.rows]
-        run.confusion[stage] = metrics.confusion(best, truth, data.labels)
-        texts = [row["text"] for row in written]
-        found = metrics.classification(best, truth, data.labels) | metrics.outcomes(texts, truth, data.labels)
+        texts, truth = [row["text"] for row in written], [row["target"] for row in data.test]
+        found = classes(run, data, stage, likeliest(data, [row["scores"] for row in scored.rows]))
+        found |= metrics.outcomes(texts, truth, data.labels)
         return found | (metrics.generated(texts, truth, data.labels) if len(data.labels) == 2 else {})
 
     return prompted(run, model, data, score)
@@ -47,6 +45,7 @@ def random_head(run, data):
     auto = transformers.AutoModelForSequenceClassification
     keywords = {"num_labels": len(data.labels), "pad_token_id": run.tokenizer.pad_token_id}
     model = loading.quantised(auto, run.checkpoint, run.settings["precision"], ["score"], **keywords)
+    loading.assert_quantised(model, [model.score])
     run.keep_settings()
 
     def score(stage, encoder, prompts, timing):
@@ -63,12 +62,21 @@ def random_head(run, data):
                 scored.add(rows, [{"scores": row} for row in logits.tolist()], time.monotonic() - began)
                 bar.update(len(rows))
         bar.close()
-        truth = [row["target"] for row in data.test]
-        best = [data.labels[row["scores"].index(max(row["scores"]))] for row in scored.rows]
-        run.confusion[stage] = metrics.confusion(best, truth, data.labels)
-        return metrics.classification(best, truth, data.labels)
+        return classes(run, data, stage, likeliest(data, [row["scores"] for row in scored.rows]))
 
     return prompted(run, model, data, score)
+
+
+def likeliest(data, scores):
+    """The class with the highest of every row's scores, which are one a label."""
+    return [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+
+
+def classes(run, data, stage, found):
+    """Metrics of the classes `found` for the test rows; their confusion matrix goes to the run."""
+    truth = [row["target"] for row in data.test]
+    run.confusion[stage] = metrics.confusion(found, truth, data.labels)
+    return metrics.classification(found, truth, data.labels)
 
 
 def summaries(run, model, data):
@@ -91,7 +99,7 @@ def instructions(run, model, data):
 
     Returns the same as `labels`.
     """
-    references = [row["target"] for row in data.test]
+    references, echo = [row["target"] for row in data.test], {}
 
     def score(stage, encoder, prompts, timing):
         written = generate(run, model, encoder, prompts, stage, timing)
@@ -101,8 +109,9 @@ def instructions(run, model, data):
         rows = [dict(zip(("prompt", "reference", "answer"), line, strict=True)) for line in lines]
         records.write_lines(run.folder / "answers.jsonl", rows)
         found = metrics.responses(answers, references, run.settings["bertscore_model"])
-        parrot = metrics.responses(asked, references, run.settings["bertscore_model"])
-        echo = {f"echo_{name}": value for name, value in parrot.items()}
+        if not echo:  # the same for the base model and the tuned one
+            parrot = metrics.responses(asked, references, run.settings["bertscore_model"])
+            echo.update({f"echo_{name}": value for name, value in parrot.items()})
         return found | {"stopped": metrics.mean([row["stopped"] for row in written])} | echo
 
     return prompted(run, model, data, score)

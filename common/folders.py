@@ -19,9 +19,7 @@ class Folder:
             self.published = list(csv.DictReader(stream))
         self.records = []
         for file in sorted((path / "results").glob("*.json")):
-            record = records.read(file)
-            records.validate(record)
-            self.records.append({**record, "name": file.stem, "human": ratings.human(file, rated)})
+            self.records.append({**records.checked(file), "name": file.stem, "human": ratings.human(file, rated)})
 
 
 def load_module(path):

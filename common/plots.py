@@ -109,10 +109,11 @@ def curves(content):
             near = {"textcoords": "offset points", "xytext": (-2, 8), "ha": "right", "color": COLOURS[1]}
             near["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
             axes[0].annotate(f"{each['accuracy']:.1%}", (end, each["loss"]), **near)
-    near = max(1, len(history["loss"]) // 20)
-    means = [history["loss"][max(0, i - near) : i + near + 1] for i in range(len(history["loss"]))]
-    means = [sum(part) / len(part) for part in means]
-    axes[0].plot(history["step"], means, color=COLOURS[0], label="training, running mean")
+    losses, reach = history["loss"], max(1, len(history["loss"]) // 20)
+    around = [losses[max(0, i - reach) : i + reach + 1] for i in range(len(losses))]
+    axes[0].plot(
+        history["step"], [sum(part) / len(part) for part in around], color=COLOURS[0], label="training, running mean"
+    )
     axes[0].legend(frameon=False, fontsize=8, loc="upper right")
     return figure
 

@@ -160,7 +160,7 @@ def report(paths, file):
     given = ratings.read(file)
     rows = [["record", "human score, 1-5 (95 % interval)", "rows", "ratings", "raters", "alpha", "kappa"]]
     for path in paths:
-        ratings.check(path)
+        records.checked(path)
         score = ratings.human(path, given)
         counts = [str(score[name]) for name in ("n", "ratings", "raters")]
         agreed = ["-" if score[name] is None else f"{score[name]:.3f}" for name in ("alpha", "kappa")]

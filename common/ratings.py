@@ -18,7 +18,7 @@ def answers(path):
     They stand in answers.jsonl: beside a record.json, else in the folder of the record's run under experiments/.
     """
     path = Path(path).resolve()
-    check(path)
+    records.checked(path)
     file, rows = records.folder(path) / "answers.jsonl", []
     if not file.is_file():
         raise InputError(f"no answers to rate: {file} is not there; it is written by the run that writes {path}")
@@ -31,15 +31,6 @@ def answers(path):
             raise InputError(f"{file}:{number} is not a row with the texts prompt, reference and answer")
         rows.append(row)
     return rows
-
-
-def check(path):
-    """InputError if there is no valid record at `path`."""
-    record = records.read(path)
-    try:
-        records.validate(record)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def same_rows(paths):

@@ -121,6 +121,16 @@ def folder(path):
     return path.parent if path.name == "record.json" else path.parent.parent / "experiments" / path.stem
 
 
+def checked(path):
+    """The record at `path`. InputError, with the path, if there is none or it is not valid."""
+    record = read(path)
+    try:
+        validate(record)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return record
+
+
 def validate(record, schema="record.schema.json"):
     """Raises InputError naming the first field that breaks `schema`, a file beside this one."""
     import jsonschema
@@ -164,7 +174,7 @@ def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         raise InputError("usage: python -m common.records FILE…")
     for path in sys.argv[1:]:
-        validate(read(path))
+        checked(path)
         say(f"{path}: valid")
 
 

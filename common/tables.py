@@ -210,10 +210,11 @@ def found_in(record, line):
         return "-" if seconds is None else f"{seconds / 3600:.2f}, {device}"
     if metric == "train_cost_usd":
         return "-" if record["cost"]["usd"] is None else f"{record['cost']['usd']:.3f}, {device}"
-    scores = record["metrics_before"] if line["method"] == "before" else record["metrics"]
+    before = line["method"] == "before"
+    scores = record["metrics_before"] if before else record["metrics"]
     score = figure((scores or {}).get(metric))
     thinned = THINNED.match(record["setting"])  # of what was trained: a script that uses it counts all rows
-    some = f", trained on {min(int(thinned[1]), record['data']['n_train'])}" if thinned else ""
+    some = f", trained on {min(int(thinned[1]), record['data']['n_train'])}" if thinned and not before else ""
     return score if score == "-" else f"{score}, n = {record['data']['n_test']}{some}"
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,26 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+def copied(folder, *names):
+    """A copy of the repository in `folder`: these of its folders, without what runs left in them."""
+    for name in names:
+        ignored = shutil.ignore_patterns("experiments", "results", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    return folder
+
+
+def run_module(home, name, *words):
+    """`python -m NAME` in such a copy."""
+    return subprocess.run(
+        [sys.executable, "-m", name, *words],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,10 @@
 """Pictures: what they show is what the records say, and assets/ holds those of today's records."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import copied, run_module
 from sklearn import metrics as reference
 from test_records import METRIC, RECORD, record
 
@@ -35,9 +32,7 @@ def answered(value, **asked):
 @pytest.fixture
 def home(tmp_path):
     """A copy of common/ and the mistral folder, with a fine-tuning record and three ways of decoding."""
-    for name in ("mistral", "common"):
-        ignored = shutil.ignore_patterns("experiments", "results", "__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    copied(tmp_path, "mistral", "common")
     made = {"a": trained(), "beams2": answered(30, num_beams=2), "beams1": answered(20)}
     made["cold"] = answered(25, temperature=0.25)
     for name, each in made.items():
@@ -47,14 +42,7 @@ def home(tmp_path):
 
 
 def draw(home, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "common.plots", *words],
-        cwd=home,
-        env=os.environ | {"PYTHONPATH": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_module(home, "common.plots", *words)
 
 
 FILES = ["mistral_a_confusion.svg", "mistral_a_curves.svg", "mistral_instructions_smollm2_decoding.svg"]

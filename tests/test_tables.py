@@ -1,7 +1,6 @@
 """READMEs' tables: made of records and published figures, in a copy of the repository."""
 
 import csv
-import os
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import copied, run_module
 from test_records import METRIC, RECORD, changed, record
 
 from common import records
@@ -23,21 +23,11 @@ SHOWN = "41.00 [36.00, 46.00], n = 300"
 def home(tmp_path):
     """A copy of the front README, the Mistral folder and common/, without records."""
     shutil.copy(ROOT / "README.md", tmp_path)
-    for name in ("mistral", "common"):
-        ignored = shutil.ignore_patterns("experiments", "results", "__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    return tmp_path
+    return copied(tmp_path, "mistral", "common")
 
 
 def tables(home, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "common.tables", *words],
-        cwd=home,
-        env=os.environ | {"PYTHONPATH": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_module(home, "common.tables", *words)
 
 
 def texts(home):
