@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import batching, checkpoints, endpoint, experiment, flags, folders, machine, memory, ratings, records
+from common import batching, checkpoints, endpoint, experiment, flags, folders, machine, memory, records
 from common.console import INTERRUPTED, InputError, exit_code, say, warn
 
 CONTEXT = 2048  # tokens, where a checkpoint's config does not say
@@ -39,7 +39,7 @@ def find(target, ckpt):
     if target:
         folder = Path(target).expanduser().resolve()
         if not folder.is_dir():
-            ratings.check(folder)
+            records.checked(folder)
             folder = records.folder(folder)
         adapter = folder / "adapter"
         if not (folder / "settings.json").is_file() or not (adapter / "adapter_model.safetensors").is_file():
