@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 
-from common import checkpoints, console, data, encoding, generation, loading, machine, memory, scoring
+from common import checkpoints, console, data, encoding, generation, loading, machine, memory, passes, scoring
 from common.console import say
 
 RUNS = 3
@@ -34,7 +34,7 @@ def full_sequences(model, encoder, prompts, labels):
 
     for prompt in prompts:
         rows = [prompt + encoder.answer(label) for label in labels]
-        ids, mask = generation.pad_left(rows, encoder.tokenizer.pad_token_id, model.device)
+        ids, mask = passes.pad_left(rows, encoder.tokenizer.pad_token_id, model.device)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         longest = max(len(encoder.answer(label)) for label in labels)
         with torch.inference_mode():

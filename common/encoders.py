@@ -7,9 +7,8 @@ Beside the fine-tuned encoder stands the same encoder untrained: frozen features
 """
 
 import collections
-import time
 
-from common import console, evaluation, extraction, generation, loading, machine, metrics, records, training
+from common import console, evaluation, extraction, loading, machine, metrics, passes, records, training
 from common.console import warn
 
 
@@ -329,21 +328,15 @@ def read(run, model, rows, pick, found, on_batch, done, label):
     import torch
 
     tokenizer = right_padded(run.tokenizer)
-    bar = console.progress(len(rows), label, done=len(done))
-    for numbers in generation.batches([len(row) for row in rows], run.settings["inference_batch_size"]):
-        if all(number in done for number in numbers):
-            continue
-        began = time.monotonic()
+
+    def work(numbers):
         batch = tokenizer.pad({"input_ids": [rows[number] for number in numbers]}, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             out = pick(model(**batch)).float()
         per_token = out.dim() == 3
-        values = [
-            found(number, out[i, : len(rows[number])] if per_token else out[i]) for i, number in enumerate(numbers)
-        ]
-        on_batch(numbers, values, time.monotonic() - began)
-        bar.update(len(numbers))
-    bar.close()
+        return [found(number, out[i, : len(rows[number])] if per_token else out[i]) for i, number in enumerate(numbers)]
+
+    passes.run([len(row) for row in rows], run.settings["inference_batch_size"], work, on_batch, done, label)
 
 
 def answer(run):

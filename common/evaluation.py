@@ -7,9 +7,8 @@ Finished rows are kept as they come (predictions-*.jsonl), so an interrupted tes
 import contextlib
 import json
 import math
-import time
 
-from common import console, generation, loading, metrics, records, scoring
+from common import generation, loading, metrics, passes, records, scoring
 from common.console import warn
 
 
@@ -21,9 +20,8 @@ def labels(run, model, data):
 
     def score(stage, encoder, prompts, timing):
         scored = Predictions(run, f"{stage}-labels", len(prompts), timing)
-        # every row's keys and values are held once a label in the second pass: fewer rows at a time
         scoring.score_labels(
-            model, encoder, prompts, data.labels, max(1, run.settings["inference_batch_size"] // 4),
+            model, encoder, prompts, data.labels, run.settings["inference_batch_size"],
             lambda rows, scores, seconds: scored.add(rows, [{"scores": row} for row in scores], seconds), scored.done,
         )  # fmt: skip
         written = generate(run, model, encoder, prompts, stage, Timing())
@@ -50,18 +48,14 @@ def random_head(run, data):
 
     def score(stage, encoder, prompts, timing):
         scored = Predictions(run, f"{stage}-head", len(prompts), timing)
-        bar = console.progress(len(prompts), "random head reads", done=len(scored.done))
-        for rows in generation.batches([len(prompt) for prompt in prompts], run.settings["inference_batch_size"]):
-            if not all(row in scored.done for row in rows):
-                began = time.monotonic()
-                ids, mask = generation.pad_left(
-                    [prompts[row] for row in rows], run.tokenizer.pad_token_id, model.device
-                )
-                with torch.inference_mode():
-                    logits = model(input_ids=ids, attention_mask=mask).logits.float()
-                scored.add(rows, [{"scores": row} for row in logits.tolist()], time.monotonic() - began)
-                bar.update(len(rows))
-        bar.close()
+
+        def work(rows):
+            ids, mask = passes.pad_left([prompts[row] for row in rows], run.tokenizer.pad_token_id, model.device)
+            with torch.inference_mode():
+                return [{"scores": row} for row in model(input_ids=ids, attention_mask=mask).logits.float().tolist()]
+
+        lengths, size = [len(prompt) for prompt in prompts], run.settings["inference_batch_size"]
+        passes.run(lengths, size, work, scored.add, scored.done, "random head reads")
         return classes(run, data, stage, likeliest(data, [row["scores"] for row in scored.rows]))
 
     return prompted(run, model, data, score)
@@ -183,10 +177,11 @@ class Timing:
         self.batches, self.tokens = [], None
 
     def block(self, n):
-        """latency: how long a row waits for its batch. Tokens per second count written tokens only."""
+        """latency: how long a row waits for its batch; batch_size: rows of the largest. Tokens per second count written
+        tokens only."""
         if not self.batches:
             return dict.fromkeys(
-                ("seconds", "samples_per_second", "tokens_per_second", "latency_p50_s", "latency_p90_s")
+                ("seconds", "samples_per_second", "tokens_per_second", "latency_p50_s", "latency_p90_s", "batch_size")
             )
         waits = sorted(seconds for seconds, rows in self.batches for _ in range(rows))
         total = sum(seconds for seconds, _ in self.batches)
@@ -196,6 +191,7 @@ class Timing:
             "tokens_per_second": self.tokens / total if self.tokens is not None else None,
             "latency_p50_s": waits[len(waits) // 2],
             "latency_p90_s": waits[min(len(waits) - 1, int(len(waits) * 0.9))],
+            "batch_size": max(rows for _, rows in self.batches),
         }
 
 

@@ -1,35 +1,14 @@
 """Writing answers: batched, left-padded, cut by tokens, one budget a task, greedy unless the study is about decoding.
 
-Rows are sorted by length into fixed batches, so a resumed run has the batches of an uninterrupted one.
+Rows are sorted by length into batches, the same ones in a resumed run if memory allows the same.
 """
 
-import time
-
-from common import architecture, console
+from common import architecture, passes
 
 # New tokens an answer may take, per task and nowhere else: the longest of the 20 class names and a wordy
 # summary both fit.
 MAX_NEW_TOKENS = {"classification": 20, "summarization": 100, "instructions": 200, "sentiment": 5}
 GREEDY = {"temperature": None, "top_k": None, "num_beams": 1}
-
-
-def batches(lengths, size):
-    """Lists of row numbers, longest rows first (out of memory shows at once), at most `size` each."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def pad_left(rows, pad_id, device):
-    """(ids, mask), both of shape (rows, longest), padded on the left so that all rows end together."""
-    import torch
-
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
 
 
 def generate(
@@ -55,15 +34,14 @@ def generate(
     decoding = decoding or GREEDY
     pad = encoder.tokenizer.pad_token_id
     config = configuration(decoding, max_new_tokens, encoder.stop, pad)
-    bar = console.progress(len(prompts), label, done=len(done))
-    for rows in batches([len(prompt) for prompt in prompts], max(1, batch_size // decoding["num_beams"])):
-        if all(row in done for row in rows):
-            continue
-        began = time.monotonic()
-        answers = batch(model, encoder, [prompts[row] for row in rows], config, seed * 1_000_003 + rows[0])
-        on_batch(rows, answers, time.monotonic() - began)
-        bar.update(len(rows))
-    bar.close()
+    lengths, beams = [len(prompt) for prompt in prompts], decoding["num_beams"]
+
+    def work(rows):
+        return batch(model, encoder, [prompts[row] for row in rows], config, seed * 1_000_003 + rows[0])
+
+    longest = max(lengths, default=0) + max_new_tokens
+    size = beams * passes.row_bytes(model, longest, 1)
+    passes.run(lengths, max(1, batch_size // beams), work, on_batch, done, label, size)
 
 
 def batch(model, encoder, prompts, config, seed, until=lambda: False):
@@ -71,7 +49,7 @@ def batch(model, encoder, prompts, config, seed, until=lambda: False):
     seed: an int of 64 bits. until(): asked after every token; once it is True the answers break off there."""
     import torch
 
-    ids, mask = pad_left(prompts, config.pad_token_id, model.device)
+    ids, mask = passes.pad_left(prompts, config.pad_token_id, model.device)
     torch.manual_seed(seed)
     with torch.inference_mode():
         if not config.do_sample and config.num_beams == 1:

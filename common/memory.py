@@ -31,7 +31,26 @@ def hand_back():
     """Between steps: hand back what is free once this process holds half of the machine's memory. Batches
     differ in length, and holes that none of the next blocks fits into add up."""
     if _libc() and resident() > total() / 2:
+        give_back()
+
+
+def give_back():
+    """Hand back what this process keeps and does not use."""
+    import torch
+
+    if _libc():
         _libc().malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def ran_out(error):
+    """Whether an exception says that memory ran out: Python's, torch's, C++'s or oneDNN's, which names no reason."""
+    import torch
+
+    said = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a", "could not execute a")
+    known = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, known) or any(words in str(error) for words in said)
 
 
 def resident():
@@ -50,10 +69,26 @@ def free():
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
         found.append(limit - int(lines("/proc/self/statm")[0].split()[0]) * os.sysconf("SC_PAGE_SIZE"))
-    group = Path("/sys/fs/cgroup")
+    group = cgroup()
     with contextlib.suppress(OSError, ValueError):  # no cgroup, or "max"
         found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    return min(found, default=total() // 2)
+    return min(found, default=total() // 2) + kept()
+
+
+def kept():
+    """Bytes that were freed and that glibc keeps for the next request."""
+    if not _libc() or not hasattr(_libc(), "mallinfo2"):
+        return 0
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    found = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in names.split()]})
+    _libc().mallinfo2.restype = found
+    return _libc().mallinfo2().fordblks
+
+
+def cgroup():
+    """The folder of this process' control group (version 2)."""
+    own = [line.split("::")[1] for line in lines("/proc/self/cgroup") if line.startswith("0::")]
+    return Path("/sys/fs/cgroup" + (own[0] if own else ""))
 
 
 def lines(path):

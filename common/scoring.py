@@ -6,9 +6,7 @@ ancestors in the tree, so labels that begin alike share their beginning too (tre
 or no mask of that shape run the prompt once and all labels behind copies of its keys and values.
 """
 
-import time
-
-from common import architecture, console, generation
+from common import architecture, passes
 from common.console import InputError
 
 
@@ -26,16 +24,15 @@ def score_labels(model, encoder, prompts, labels, batch_size, on_batch, done=())
         for j, second in enumerate(answers):
             if i != j and second[: len(first)] == first:
                 raise InputError(f"class {labels[i]!r} begins class {labels[j]!r} token by token: rename one")
-    bar = console.progress(len(prompts), "scoring labels", done=len(done))
-    for rows in generation.batches([len(prompt) for prompt in prompts], batch_size):
-        if all(row in done for row in rows):
-            continue
-        began = time.monotonic()
+    lengths = [len(prompt) for prompt in prompts]
+    places = len(tree(answers)[0]) + 1
+
+    def work(rows):
         with torch.inference_mode():
-            scores = batch_scores(model, [prompts[row] for row in rows], answers, encoder.tokenizer.pad_token_id)
-        on_batch(rows, scores.tolist(), time.monotonic() - began)
-        bar.update(len(rows))
-    bar.close()
+            return batch_scores(model, [prompts[row] for row in rows], answers, encoder.tokenizer.pad_token_id).tolist()
+
+    size = passes.row_bytes(model, max(lengths, default=0) + places, places)
+    passes.run(lengths, batch_size, work, on_batch, done, "scoring labels", size)
 
 
 def batch_scores(model, prompts, answers, pad_id):
@@ -71,7 +68,7 @@ def tree_scores(model, prompts, answers, pad_id):
     import torch
 
     nodes, paths = tree(answers)
-    ids, real = generation.pad_left(prompts, pad_id, model.device)
+    ids, real = passes.pad_left(prompts, pad_id, model.device)
     (rows, width), count = ids.shape, len(nodes)
     sees = torch.eye(count, dtype=torch.bool)  # a node sees itself and its ancestors
     for i, (_, parent, _) in enumerate(nodes):
@@ -111,7 +108,7 @@ def copied_scores(model, prompts, answers, pad_id):
     import torch
 
     told = architecture.positions_of(model)
-    ids, mask = generation.pad_left(prompts, pad_id, model.device)
+    ids, mask = passes.pad_left(prompts, pad_id, model.device)
     last = {"logits_to_keep": 1} if architecture.keeps_logits(model) else {}
     out = model(input_ids=ids, attention_mask=mask, use_cache=True, **told((mask.cumsum(1) - 1).clamp(min=0)), **last)
     first = out.logits[:, -1].float().log_softmax(-1)

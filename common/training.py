@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from common import architecture, console, encoding, loading, memory, records
-from common.console import InputError, say
+from common.console import InputError, say, warn
 
 MIXED = "float32, products in bfloat16"  # how whole fine-tuning computes where bfloat16 is fast
 COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
@@ -74,7 +74,8 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     validation: rows whose loss (and accuracy, where a row has a class) is measured after every epoch; keep() is
     called after each that is better than all before it.
     Fills `run.training`: seconds, tokens, tokens_per_second, steps, loss (mean over the last epoch),
-    losses, peak_memory_bytes, trainable_parameters; with validation rows also validation and curves.
+    losses, peak_memory_bytes, trainable_parameters, device_batch_size (rows at once in the end: where memory runs
+    out they are halved, and a step is made of more parts); with validation rows also validation and curves.
     """
     import datasets
     import torch
@@ -86,34 +87,41 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     checkpoints = run.folder / "checkpoints"
     if not run.args.resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    last = last_complete(checkpoints)
-    book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep)
-    config = arguments(run, model, len(rows), checkpoints)
-    if validation:
-        config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": settings["inference_batch_size"]}
-    sampler = by_length([len(row["input_ids"]) for row in rows], config["per_device_train_batch_size"], run.args.seed)
+    sampler = by_length([len(row["input_ids"]) for row in rows], settings["batch_size"], run.args.seed)
     held = datasets.Dataset.from_list(list(validation)) if validation else None
-    trainer = build(run, model, (datasets.Dataset.from_list(rows), held), config, sampler, book)
-    trainer.remove_callback(transformers.PrinterCallback)
+    data = datasets.Dataset.from_list(rows), held
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
-        parameter.data = parameter.data.float()
     count = sum(parameter.numel() for parameter in trainable)
-    say(
-        f"training: {len(rows)} rows, {trainer_steps(trainer)} steps, {count / 1e6:.1f} M of "
-        f"{model.num_parameters() / 1e6:.0f} M parameters" + (f", resuming at step {book.start}" if last else "")
-    )
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    except torch.cuda.OutOfMemoryError:
-        raise InputError(
-            f"out of GPU memory with {settings['batch_size']} rows a step; lower --batch_size or --max_document_tokens"
-        ) from None
-    finally:
-        if book.bar:
-            book.bar.close()
+    untrained = [parameter.detach().to("cpu", copy=True) for parameter in trainable]
+    at_once = parts(settings["batch_size"], settings["device_batch_size"])
+    while True:
+        last = last_complete(checkpoints)
+        book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep)
+        config = arguments(run, model, len(rows), checkpoints, at_once)
+        if validation:
+            eval_size = min(settings["inference_batch_size"], 2 * at_once)  # 2: no gradients
+            config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": eval_size}
+        trainer = build(run, model, data, config, sampler, book)
+        trainer.remove_callback(transformers.PrinterCallback)
+        for parameter in trainable:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
+            parameter.data = parameter.data.float()
+        say(
+            f"training: {len(rows)} rows, {trainer_steps(trainer)} steps, {count / 1e6:.1f} M of "
+            f"{model.num_parameters() / 1e6:.0f} M parameters" + (f", resuming at step {book.start}" if last else "")
+        )
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        if to_the_end(trainer, last, book):
+            break
+        if at_once == 1:
+            raise InputError("out of memory with a single row at once; lower --max_document_tokens")
+        fewer = parts(settings["batch_size"], at_once // 2)
+        warn(f"out of memory with {at_once} rows at once: going on with {fewer}, as many a step as before")
+        at_once = fewer
+        memory.give_back()
+        for parameter, value in zip(trainable, untrained, strict=True):  # what no checkpoint brings back
+            parameter.grad, parameter.data = None, value.to(parameter.device, copy=True)
+        seed(run)
     seconds, tokens = book.seconds(), trainer.state.num_input_tokens_seen
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last_epoch = max(1, round(len(losses) / max(1.0, settings["epochs"])))
@@ -126,10 +134,36 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
         "losses": [round(loss, 4) for loss in losses],
         "peak_memory_bytes": memory.peak(),
         "trainable_parameters": count,
+        "device_batch_size": at_once,
     }
     if validation:
         run.training["validation"] = [epoch_of(entry) for entry in evaluations(trainer.state)]
         run.training["curves"] = curves(trainer.state.log_history)
+
+
+def parts(batch_size, most):
+    """Rows at once, `most` at most, of which whole passes make up a step."""
+    return max(n for n in range(1, max(1, most) + 1) if batch_size % n == 0)
+
+
+def to_the_end(trainer, checkpoint, book):
+    """Train on from a checkpoint (or None). False if memory ran out, with nothing of the attempt left in the way."""
+    import gc
+
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return True
+    except (MemoryError, RuntimeError) as error:
+        if not memory.ran_out(error):
+            raise
+    finally:
+        if book.bar:
+            book.bar.close()
+    if getattr(trainer, "neftune_hook_handle", None):
+        trainer.neftune_hook_handle.remove()  # the library removes it after a whole training only
+    trainer.optimizer = trainer.lr_scheduler = None
+    gc.collect()
+    return False
 
 
 def as_loaded(tuned):
@@ -163,19 +197,18 @@ def curves(history, points=POINTS):
     return {name: [entry.get(name) for entry in chosen] for name in ("step", "loss", "grad_norm", "learning_rate")}
 
 
-def arguments(run, model, rows, checkpoints):
-    """What every trainer here is told, as keywords of transformers' TrainingArguments."""
+def arguments(run, model, rows, checkpoints, at_once):
+    """What every trainer here is told, as keywords of transformers' TrainingArguments. at_once: rows in a pass."""
     import torch
 
     settings = run.settings
     gpu = torch.cuda.is_available()
-    rows_at_once = min(settings["batch_size"], settings["device_batch_size"])
     steps = max(1, -(-rows // settings["batch_size"])) * settings["epochs"]
     return {
         "output_dir": str(checkpoints),
         "num_train_epochs": settings["epochs"],
-        "per_device_train_batch_size": rows_at_once,
-        "gradient_accumulation_steps": max(1, settings["batch_size"] // rows_at_once),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": settings["batch_size"] // at_once,
         "learning_rate": settings["learning_rate"],
         "lr_scheduler_type": settings["lr_scheduler"],
         "warmup_steps": max(1, round(0.03 * steps)),

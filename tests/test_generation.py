@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common import generation
+from common import generation, passes
 from common.encoding import Encoder, Template
 
 TEMPLATE = Template("Summarize.\n\n### Dialogue:\n{document}", cue="\n\n### Summary:")
@@ -83,18 +83,18 @@ def test_a_checkpoint_that_samples_by_default_is_decoded_greedily(model, encoder
 
 def test_finished_batches_are_skipped_and_the_others_keep_their_rows(model, encoder):
     prompts = [encoder.prompt(text) for text in TEXTS]
-    first = generation.batches([len(p) for p in prompts], 2)[0]
+    first = passes.batches([len(p) for p in prompts], 2)[0]
     found = write(model, encoder, prompts, 2, done=frozenset(first))
     assert sorted(found) == sorted(set(range(len(TEXTS))) - set(first))
 
 
 def test_batches_hold_every_row_once_longest_first():
-    made = generation.batches([3, 9, 1, 9, 4], 2)
+    made = passes.batches([3, 9, 1, 9, 4], 2)
     assert made == [[1, 3], [4, 0], [2]]
 
 
 def test_padding_is_on_the_left():
-    ids, mask = generation.pad_left([[5, 6, 7], [8]], 0, "cpu")
+    ids, mask = passes.pad_left([[5, 6, 7], [8]], 0, "cpu")
     assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
 

@@ -15,7 +15,19 @@ import transformers
 import trl
 from conftest import ROOT
 
-from common import checkpoints, encoding, evaluation, experiment, flags, generation, loading, machine, scoring, training
+from common import (
+    checkpoints,
+    encoding,
+    evaluation,
+    experiment,
+    flags,
+    generation,
+    loading,
+    machine,
+    passes,
+    scoring,
+    training,
+)
 from common.data import Data
 
 # Name of a case: model folder, number of its variant, chat template of the tiny tokenizer (tiny.CHATS).
@@ -203,8 +215,8 @@ def test_what_was_saved_and_reloaded_is_what_was_trained(case, tuned):
 
 def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_use(case, tuned, monkeypatch):
     run, found, _, batches = tuned
-    used, pad_left = [], generation.pad_left
-    monkeypatch.setattr(generation, "pad_left", lambda rows, *rest: used.extend(rows) or pad_left(rows, *rest))
+    used, pad_left = [], passes.pad_left
+    monkeypatch.setattr(passes, "pad_left", lambda rows, *rest: used.extend(rows) or pad_left(rows, *rest))
     use = case.run(run.folder / "use", "inference", experiment_dir=run.folder)
     evaluation.summaries(use, found, replace(SUMMARIES, test=SUMMARIES.train))
     encoder, trained = use.encoder([]), set()
@@ -245,7 +257,7 @@ def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model, tmp_
 
 def test_rows_that_end_early_leave_the_batch_and_all_answers_are_transformers_own(case, model, monkeypatch):
     rows = [list(range(5, 5 + n)) for n in (30, 22, 9, 17, 25)]
-    ids, mask = generation.pad_left(rows, 0, "cpu")
+    ids, mask = passes.pad_left(rows, 0, "cpu")
     free = generation.greedy(model, ids, mask, greedily([]))
     assert (free == plainly_written(model, ids, mask, greedily([]))).all()
     stop = sorted({int(free[0, 1]), int(free[2, 4])})  # rows 0 and 2 end there at the latest

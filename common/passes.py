@@ -1,0 +1,89 @@
+"""Rows through a model without training: in batches of like length, as many rows at once as memory holds, fewer where
+it turns out not to hold them."""
+
+import gc
+import time
+
+from common import architecture, console, memory
+from common.console import InputError, warn
+
+ROOM = 0.8  # of the free memory that a batch may be planned to take: what a row takes is an estimate
+
+
+def run(lengths, size, work, on_batch, done=(), label="reading", bytes_per_row=0):
+    """Call work(rows) for batches of row numbers, and on_batch(rows, what it returned, seconds) after each.
+
+    lengths: tokens of every row; size: rows at once, at most; done: rows to leave out; bytes_per_row: memory that one
+    more row takes, 0 if unknown. A batch that memory does not hold is halved, and so are all behind it: rows that
+    were finished stay finished. Raises InputError where not even one row fits.
+    """
+    if bytes_per_row:
+        size = max(1, min(size, int(ROOM * memory.free() / bytes_per_row)))
+    # A batch of which only some rows are done was cut otherwise; the others are new batches.
+    waiting = [[row for row in rows if row not in done] for rows in batches(lengths, size)]
+    waiting = [rows for rows in waiting if rows]
+    bar = console.progress(len(lengths), label, done=len(done))
+    while waiting:
+        rows, began = waiting[0], time.monotonic()
+        found = attempt(work, rows)
+        if found is None:
+            if len(rows) == 1:
+                raise InputError(
+                    f"out of memory with a single row of {lengths[rows[0]]} tokens; lower --max_document_tokens"
+                )
+            size = len(rows) // 2
+            warn(f"out of memory with {len(rows)} rows at once: going on with {size}")
+            left = [row for rows in waiting for row in rows]
+            waiting = [left[i : i + size] for i in range(0, len(left), size)]
+            continue
+        on_batch(rows, found, time.monotonic() - began)
+        bar.update(len(rows))
+        waiting.pop(0)
+    bar.close()
+
+
+def attempt(work, rows):
+    """work(rows), or None if memory ran out."""
+    try:
+        return work(rows)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.ran_out(error):
+            raise
+    # Only here, behind the handler, are the frames gone that held the batch.
+    gc.collect()
+    memory.give_back()
+    return None
+
+
+def batches(lengths, size):
+    """Lists of row numbers, longest rows first (out of memory shows at once), at most `size` each."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def pad_left(rows, pad_id, device):
+    """(ids, mask), both of shape (rows, longest), padded on the left so that all rows end together."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_id)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def row_bytes(model, read, predicted):
+    """Bytes, estimated, that one more row takes in a pass of a model that writes: keys and values of `read` tokens in
+    every layer, what one layer computes from them, and logits at `predicted` places in float32, thrice."""
+    import torch
+
+    with torch.inference_mode():
+        out = model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=True)
+    kept = sum(part.nbytes for layer in out.past_key_values.layers for part in (layer.keys, layer.values))
+    config = architecture.unwrapped(model).config
+    linear = [module.out_features for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    widest = max(width for width in linear if width != config.vocab_size)
+    layer = (3 * widest + 8 * config.hidden_size) * out.logits.element_size()
+    return read * (kept + layer) + 3 * 4 * predicted * config.vocab_size
