@@ -1,83 +1,318 @@
-"""`make bench`: how much the faster paths give over the plain ones, with the embedded model and the sample.
+"""`make bench`: how this project's ways compare with what people would use instead: a table of ratios.
 
-Every line is a ratio of two ways to the same answer, run in turn RUNS times in one process; medians. The
-machine's speed cancels out, so ratios can be quoted; the seconds beside them belong to this machine.
+    python -m common.bench                          every part, into assets/bench.json and the front README's table
+    python -m common.bench training --runs 1        one part
+
+Every line is a ratio of two ways to the same answers on the same weights and rows, run in turn, each in a process of
+its own; medians. The machine's speed cancels out, so ratios can be quoted; the seconds beside them are this machine's.
+Data are SAMSum and 20 Newsgroups where DATA_DIR has them, else the shipped sample. Rivals (PINS) are installed into an
+environment of their own, on top of the libraries that the project runs with: the same torch, transformers and trl.
 """
 
+import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
+from pathlib import Path
 
-from common import checkpoints, console, data, encoding, generation, loading, machine, memory, passes, scoring
-from common.console import say
+from common import checkpoints, console, data, encoding, folders, machine, records
+from common.console import InputError, say
 
-RUNS = 3
-CLASS = encoding.Template("Classify the post. The answer is exactly one of:\n{labels}\n\nPost:\n{document}")
-SUMMARY = encoding.Template("Summarize the dialogue in one or two short sentences.\n\n{document}")
-
-
-def alternating(ways):
-    """{name: median seconds} of functions run in turn, after one warm-up each."""
-    seconds = {name: [] for name in ways}
-    for turn in range(RUNS + 1):
-        for name, way in ways.items():
-            began = time.monotonic()
-            way()
-            if turn:
-                seconds[name].append(time.monotonic() - began)
-    return {name: statistics.median(found) for name, found in seconds.items()}
-
-
-def full_sequences(model, encoder, prompts, labels):
-    """Scores of all labels by one whole sequence a label, as a batch a prompt: the plain way."""
-    import torch
-
-    for prompt in prompts:
-        rows = [prompt + encoder.answer(label) for label in labels]
-        ids, mask = passes.pad_left(rows, encoder.tokenizer.pad_token_id, model.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        longest = max(len(encoder.answer(label)) for label in labels)
-        with torch.inference_mode():
-            model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1).logits.float()
+RESULT = records.ROOT / "assets" / "bench.json"
+PINS = ("lm-eval==0.4.13", "llama-cpp-python==0.3.36")
+SETTINGS = {"rows": 8, "steps": 6, "lora_r": 64}  # of a training step; every linear layer gets an adapter
 
 
 def main():
-    memory.keep_freed()
-    checkpoint = checkpoints.find("smollm2")
-    model, tokenizer = loading.base(checkpoint, machine.precision()), loading.tokenizer(checkpoint)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each way, in turn (default: 3)")
+    parser.add_argument("--posts", type=int, default=40, help="posts whose labels are scored (default: 40)")
+    parser.add_argument("--dialogues", type=int, default=32, help="dialogues that are summarized (default: 32)")
+    parser.add_argument("--dtype", help="what scoring and writing compute in (default: what scripts here do)")
+    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go, part by part")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        raise InputError(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    bench = Bench(args)
+    for name in args.parts or PARTS:
+        say(f"{name}:")
+        found = PARTS[name](bench)
+        for line in found["lines"]:
+            say(f"  {line['what']}: {line['ratio']:.2f}")
+        kept = json.loads(args.output.read_text()) if args.output.is_file() else {}
+        records.write_json(args.output, kept | {name: found | bench.circumstances(name)})
+    say(f"figures: {records.display(args.output)}")
 
-    sample = data.split_by_column(data.SAMPLE / "posts.jsonl", {"text": "text", "target": "label"})
-    posts, labels = sample["test"][:2], sorted({row["target"] for row in sample["train"]})
-    encoder = encoding.Encoder(tokenizer, CLASS, "chat", 192, 2048, labels)
-    prompts = [encoder.prompt(row["text"]) for row in posts]
-    ignore = lambda *batch: None  # noqa: E731
-    label_seconds = alternating(
+
+class Bench:
+    """What the parts share: weights, tokenizer, rows, and processes to run ways in."""
+
+    def __init__(self, args):
+        import transformers
+
+        self.args, self.checkpoint = args, checkpoints.find("smollm2")
+        self.dtype = args.dtype or machine.precision()
+        asked = {"posts": args.posts, "dialogues": args.dialogues, "dtype": args.dtype, "runs": args.runs}
+        self.chosen = [f"--{name} {value}" for name, value in asked.items() if value]
+        self.folder = str(checkpoints.prepare(self.checkpoint))
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
+        # Any folder that tunes adapters will do: all of them run the same code on the stand-in.
+        homes = [path.parent for path in sorted(records.ROOT.glob("*/model.py"))]
+        self.home = next(home for home in homes if folders.load_module(home / "model.py").LORA_R)
+        self.wording = folders.load_module(self.home / "prompts.py")
+
+    def circumstances(self, name):
+        return {
+            "date": records.now()[:10],
+            "device": machine.device_name(),
+            "cores": os.cpu_count(),
+            "runs": self.args.runs,
+            "dtype": self.dtype,
+            "command": " ".join([name, *self.chosen]),
+            "packages": records.environment()["packages"],
+        }
+
+    def rows(self, dataset, labelled, **limits):
+        flags = {"data": None, "text_column": None, "demo": False, "max_train_samples": None, "max_test_samples": None}
+        flags |= {"train_sample_fraction": 1.0, "demo": not os.environ.get("DATA_DIR")}
+        return data.load(dataset, argparse.Namespace(**flags), labelled, limits)
+
+    def posts(self):
+        """(20 Newsgroups' rows, prompts, the labels' ids)."""
+        found = self.rows(data.NEWSGROUPS, True, test=self.args.posts)
+        encoder = encoding.Encoder(self.tokenizer, self.wording.CLASSIFICATION, "chat", 192, 2048, found.labels)
+        prompts = [encoder.prompt(row["text"]) for row in found.test]
+        return found, prompts, [encoder.answer(label) for label in found.labels]
+
+    def dialogues(self):
+        """(prompts of SAMSum's dialogues, what ends an answer)."""
+        encoder = encoding.Encoder(self.tokenizer, self.wording.SUMMARIZATION, "chat", 512, 2048)
+        found = self.rows(data.SAMSUM, False, test=self.args.dialogues)
+        return [encoder.prompt(row["text"]) for row in found.test], encoder.stop
+
+    def ours(self, way, **task):
+        return process(sys.executable, "ours", {"way": way, "folder": self.folder, "batch_size": 16, **task})
+
+    def alternating(self, ways):
+        """{name: (median seconds, what the last run found)} of functions run in turn."""
+        found = {name: [] for name in ways}
+        for _ in range(self.args.runs):
+            for name, way in ways.items():
+                found[name].append(way())
+                say(f"  {name}: {found[name][-1]['seconds']:.1f} s")
+        middle = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
+        return {name: {**runs[-1], "seconds": middle[name]} for name, runs in found.items()}
+
+
+def process(python, rival, task):
+    """What a script of common/rivals prints for `task`."""
+    script = Path(__file__).parent / "rivals" / f"{rival}.py"
+    environment = {**os.environ, "PYTHONPATH": str(records.ROOT)}
+    done = subprocess.run(
+        [python, str(script)], input=json.dumps(task), env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{script.name} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def rivals():
+    """Path of a Python that has the rivals beside this project's libraries; made once."""
+    home = checkpoints.cache() / "rivals"
+    python, done = home / "bin" / "python", home / "installed.json"
+    if not done.is_file() or json.loads(done.read_text()) != list(PINS):
+        say(f"  installing {' and '.join(PINS)} into {home}, once (llama.cpp is compiled: minutes)")
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+        site = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        (Path(site) / "project.pth").write_text(sysconfig.get_paths()["purelib"])
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PINS], check=True)
+        records.write_json(done, list(PINS))
+    return str(python)
+
+
+def line(what, plain, here, unit="s"):
+    """A line of the table: `plain` over `here`, both in seconds, or for a rate (unit is not "s") here over plain."""
+    return {
+        "what": what,
+        "plain": plain,
+        "here": here,
+        "unit": unit,
+        "ratio": plain / here if unit == "s" else here / plain,
+    }
+
+
+def training(bench):
+    """(a) tokens a second, padding not counted, of a stock TRL script and of the summarization script; (f) the latter's
+    time outside training and testing."""
+    count = SETTINGS["rows"] * SETTINGS["steps"] * 2
+    encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512, 2048)
+    found = bench.rows(data.SAMSUM, False, train=count)
+    pairs = [(bench.tokenizer.decode(encoder.prompt(row["text"])), row["target"]) for row in found.train]
+    task = {
+        "folder": bench.folder,
+        "rows": [{"prompt": prompt, "completion": answer} for prompt, answer in pairs],
+        "batch_size": SETTINGS["rows"],
+        "steps": SETTINGS["steps"],
+        "lora_r": SETTINGS["lora_r"],
+        "learning_rate": 1e-3,
+    }
+    ways = {
+        "TRL, defaults": lambda: process(sys.executable, "trl_sft", {**task, "defaults": True}),
+        "TRL, no recomputation": lambda: process(sys.executable, "trl_sft", {**task, "defaults": False}),
+        "here": lambda: script(bench.home, count),
+    }
+    seen = bench.alternating(ways)
+    rate = {name: run["tokens"] / run["seconds"] for name, run in seen.items()}
+    lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in list(ways)[:2]]
+    return {"lines": lines, "outside": seen["here"]["outside"], "rows": found.source}
+
+
+def script(home, count):
+    """What the record of a folder's summarization script says, on the embedded model."""
+    path = home / f"{home.name}_summarization.py"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(path), "--pretrained_ckpt", "smollm2", "--full_tune", "--no_before"]
+        command += ["--lora_r", str(SETTINGS["lora_r"]), "--batch_size", str(SETTINGS["rows"])]
+        command += ["--max_train_samples", str(count), "--max_test_samples", "32", "--output_dir", folder]
+        command += [] if os.environ.get("DATA_DIR") else ["--demo"]
+        began = time.monotonic()
+        subprocess.run(command, check=True, capture_output=True)
+        wall, record = time.monotonic() - began, records.read(Path(folder) / "record.json")
+    told = record["training"]
+    outside = 1 - (told["seconds"] + record["inference"]["seconds"]) / wall
+    return {**{name: told[name] for name in ("seconds", "tokens", "trainable_parameters")}, "outside": outside}
+
+
+def labels(bench):
+    """(c) scoring 20 labels a post, against a whole sequence a label and against lm-evaluation-harness."""
+    found, prompts, answers = bench.posts()
+    python = rivals()
+    spelled = [bench.tokenizer.decode(answer) for answer in answers]
+    gold = [found.labels.index(row["target"]) for row in found.test]
+    rows = [
+        {"prompt": bench.tokenizer.decode(prompt), "choices": spelled, "gold": right}
+        for prompt, right in zip(prompts, gold, strict=True)
+    ]
+    task = {"prompts": prompts, "answers": answers, "dtype": bench.dtype}
+    theirs = {"folder": bench.folder, "rows": rows, "batch_size": 16, "dtype": bench.dtype}
+    seen = bench.alternating(
         {
-            "plain": lambda: full_sequences(model, encoder, prompts, labels),
-            "shared": lambda: scoring.score_labels(model, encoder, prompts, labels, len(prompts), ignore),
+            "20 full sequences": lambda: bench.ours("full_sequences", **task),
+            "lm-evaluation-harness": lambda: process(python, "lm_eval_labels", theirs),
+            "here": lambda: bench.ours("shared", **task),
         }
     )
-
-    dialogues = data.split_by_column(data.SAMPLE / "dialogues.jsonl", {"text": "dialogue", "target": "summary"})["test"]
-    writer = encoding.Encoder(tokenizer, SUMMARY, "chat", 512, 2048)
-    starts = [writer.prompt(row["text"]) for row in dialogues]
-    written = alternating(
-        {
-            "one": lambda: generation.generate(model, writer, starts, 40, 1, ignore),
-            "batch": lambda: generation.generate(model, writer, starts, 40, 16, ignore),
-        }
-    )
-    rows = [["what", "plain", "here", "ratio"]]
-    for what, plain, here in (
-        (
-            f"scoring {len(labels)} labels of {len(posts)} posts: full sequences / shared prompt",
-            label_seconds["plain"],
-            label_seconds["shared"],
+    here = chosen(seen["here"]["found"])
+    agree = {
+        "20 full sequences": chosen(seen["20 full sequences"]["found"]),
+        "lm-evaluation-harness": seen["lm-evaluation-harness"]["chosen"],
+    }
+    what = f"{len(answers)} labels of {len(prompts)} posts"
+    return {
+        "lines": [line(f"{what}, {name}", seen[name]["seconds"], seen["here"]["seconds"]) for name in agree],
+        "largest_difference": max(
+            abs(a - b)
+            for pair in zip(seen["here"]["found"], seen["20 full sequences"]["found"], strict=True)
+            for a, b in zip(*pair, strict=True)
         ),
-        (f"writing {len(starts)} summaries: one at a time with cache / batch of 16", written["one"], written["batch"]),
-    ):
-        rows.append([what, f"{plain:.2f} s", f"{here:.2f} s", f"{plain / here:.1f}"])
-    say(console.columns(rows))
+        "same_choice": {name: same(here, theirs) for name, theirs in agree.items()},
+        "accuracy": {name: same(gold, picks) for name, picks in {**agree, "here": here}.items()},
+        "rows": found.source,
+    }
+
+
+def chosen(scores):
+    return [max(range(len(row)), key=row.__getitem__) for row in scores]
+
+
+def same(first, second):
+    """Share of places where two lists agree."""
+    return sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
+
+
+def generation(bench):
+    """(b) and (d): summaries in batches against one at a time with a cache, without, and by llama.cpp."""
+    prompts, stop = bench.dialogues()
+    python, task = rivals(), {"prompts": prompts, "stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
+    theirs = {
+        "file": str(checkpoints.embedded_file("smollm2")),
+        "prompts": prompts,
+        "max_new_tokens": 100,
+        "threads": os.cpu_count(),
+    }
+    ways = {
+        "one at a time, cache": lambda: bench.ours("one_at_a_time", **task),
+        "one at a time, no cache": lambda: bench.ours("without_cache", **task),
+        "llama.cpp, one at a time": lambda: process(python, "llama_cpp", theirs),
+        "here": lambda: bench.ours("together", **task),
+    }
+    seen = bench.alternating(ways)
+    here, what = seen["here"], f"{len(prompts)} summaries"
+    plain = [name for name in ways if name != "here"]
+    return {
+        "lines": [line(f"{what}, {name}", seen[name]["seconds"], here["seconds"]) for name in plain],
+        "same_text": {name: same(here["found"], seen[name]["found"]) for name in plain[:2]},
+    }
+
+
+def flops(bench):
+    """(e) share of the machine's measured matrix-product rate that training and prefill reach."""
+    import torch
+
+    peak = {"seconds": [], "size": 2048}
+    matrix = torch.ones((peak["size"], peak["size"]), dtype=getattr(torch, machine.precision()))
+    for _ in range(3 * bench.args.runs):
+        began = time.monotonic()
+        for _ in range(10):
+            matrix @ matrix
+        peak["seconds"].append((time.monotonic() - began) / 10)
+    rate = 2 * peak["size"] ** 3 / min(peak["seconds"])
+    prompts, _ = bench.dialogues()
+    count = SETTINGS["rows"] * SETTINGS["steps"] * 2
+    seen = bench.alternating(
+        {
+            "prefill": lambda: bench.ours("prefill", prompts=prompts, dtype=bench.dtype),
+            "training": lambda: script(bench.home, count),
+        }
+    )
+    weights = linear_weights(bench.folder)
+    adapter = seen["training"]["trainable_parameters"]
+    # Products alone, without attention: two operations a weight forward, two for the gradients of what goes in, and
+    # for an adapter two more for its own.
+    work = {
+        "prefill": 2 * weights * sum(map(len, prompts)),
+        "training": (4 * weights + 6 * adapter) * seen["training"]["tokens"],
+    }
+    lines = [
+        line(f"{name}, share of the matrix-product rate", rate, work[name] / seen[name]["seconds"], "FLOP/s")
+        for name in work
+    ]
+    return {"lines": lines}
+
+
+def linear_weights(folder):
+    """Weights of a checkpoint's linear layers but the head."""
+    from safetensors import safe_open
+
+    total = 0
+    for file in Path(folder).glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                shape = tensors.get_slice(name).get_shape()
+                if len(shape) == 2 and "layers." in name:
+                    total += shape[0] * shape[1]
+    return total
+
+
+PARTS = {"training": training, "labels": labels, "generation": generation, "flops": flops}
 
 
 if __name__ == "__main__":

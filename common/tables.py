@@ -420,6 +420,35 @@ def best_measured(folder, task):
     return f"{figure(best['metrics'][SHOWN[task][0]])} ({best['checkpoint']}, {best['method']})"
 
 
+def benchmarks(_):
+    """The figures of `make bench`, one line a comparison, and beneath them what they were taken on."""
+    file = records.ROOT / "assets" / "bench.json"
+    rows, notes = [["compared with", "theirs", "here", "ratio"]], []
+    kept = records.read(file) if file.is_file() else {}
+    for part in kept.values():
+        for each in part["lines"]:
+            rows.append([each["what"], *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
+            rows[-1].append(f"{each['ratio']:.2f}")
+        said = [f"`python -m common.bench {part['command']}`: medians of {part['runs']} runs, {part['date']}"]
+        said += [f"{part['device']}, {part['cores']} cores", part["dtype"]]
+        for key, title in (("same_choice", "same label as"), ("same_text", "same text as"), ("accuracy", "accuracy")):
+            said += [f"{title} {other} {share:.1%}" for other, share in part.get(key, {}).items()]
+        if "largest_difference" in part:
+            said.append(f"scores differ by {part['largest_difference']:.1e} at most")
+        if "outside" in part:
+            said.append(f"{part['outside']:.0%} of the run here went by outside training and testing")
+        notes.append("; ".join(said) + ".  ")
+    return "\n".join(["", markdown(rows), *notes, ""]) if kept else "\n-\n"
+
+
+def amount(value, unit):
+    """A figure with its unit, short."""
+    for size, prefix in ((1e12, "T"), (1e9, "G")):
+        if unit == "FLOP/s" and value >= size:
+            return f"{value / size:.2f} {prefix}{unit}"
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+
+
 GENERATED = {
     "scores-classification": lambda folder: scores(folder, "classification"),
     "scores-summarization": lambda folder: scores(folder, "summarization"),
@@ -432,7 +461,7 @@ GENERATED = {
     "confusion": lambda folder: plots.shown(folder, "confusion"),
     "decoding": lambda folder: plots.shown(folder, "decoding"),
 }
-FRONT = {"front": front, "models": models, "sentiment": sentiment}
+FRONT = {"front": front, "models": models, "sentiment": sentiment, "bench": benchmarks}
 
 
 def rendered(path, make):

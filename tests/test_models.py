@@ -334,3 +334,10 @@ def test_mpt_without_its_end_of_sequence_scores_zero_by_exact_match_and_no_other
         begun += out[: len(answer)].tolist() == answer
     assert exact == 0
     assert begun > len(rows) / 2  # the right answers were there, and went on
+
+
+def test_what_a_row_takes_is_no_less_than_its_keys_and_values(case, model):
+    with torch.no_grad():
+        cache = model(input_ids=torch.ones((1, 24), dtype=torch.long), use_cache=True).past_key_values
+    held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
+    assert held <= passes.row_bytes(model, 24, 1) < 1e3 * held

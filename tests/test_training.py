@@ -47,7 +47,7 @@ def test_loss_is_transformers_own_on_the_answer_alone(make_run, load):
     import datasets
 
     model = loading.new_adapter(load("float32"), run.settings)
-    config = training.arguments(run, model, len(rows), run.folder)
+    config = training.arguments(run, model, len(rows), run.folder, 4)
     sampler = training.by_length([len(row["input_ids"]) for row in rows], 4, seed=1)
     dataset = datasets.Dataset.from_list(rows)
     trainer = training.answers_only(run, model, (dataset, None), config, sampler, training.bookkeeper({}))
@@ -218,3 +218,54 @@ def test_incomplete_checkpoints_are_passed_over_and_removed(tmp_path):
     assert training.last_complete(tmp_path).name == "checkpoint-10"
     assert sorted(os.listdir(tmp_path)) == ["checkpoint-10", "checkpoint-5"]
     assert training.last_complete(tmp_path / "nowhere") is None
+
+
+def short_of_memory(after, passes):
+    """training.answers_only whose passes fail on more than two rows once there were `after` of them."""
+    plain = training.answers_only
+
+    def build(*given):
+        trainer = plain(*given)
+        compute = trainer.compute_loss
+
+        def compute_loss(model, inputs, *rest, **keywords):
+            passes.append(len(inputs["input_ids"]))
+            if passes[-1] > 2 and len(passes) > after:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return compute(model, inputs, *rest, **keywords)
+
+        trainer.compute_loss = compute_loss
+        return trainer
+
+    return build
+
+
+@pytest.mark.parametrize("saves", [10, 1], ids=["from a checkpoint", "from the beginning"])
+def test_where_memory_ends_training_goes_on_with_fewer_rows_at_once_and_learns_the_same(
+    saves, make_run, load, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(training, "SAVES", saves)
+    few = make_run(learning_rate=0.02, epochs=2, batch_size=4, dropout=0.0, output_dir=tmp_path / "few")
+    few.settings["device_batch_size"] = 2
+    training.tune(few, load(few.settings["precision"]), toy(20))
+    passes = []
+    monkeypatch.setattr(training, "answers_only", short_of_memory(5, passes))
+    run, _ = tuned(make_run, load, toy(20), epochs=2, full_tune=False, output_dir=tmp_path / "many")
+    assert passes[:6] == [4] * 6
+    assert set(passes[6:]) == {2}
+    assert len(passes[6:]) == 2 * (10 if saves == 1 else 5)
+    assert run.training["device_batch_size"] == few.training["device_batch_size"] == 2
+    assert run.training["losses"] == pytest.approx(few.training["losses"], rel=5e-3)
+    assert "out of memory with 4 rows at once: going on with 2" in capsys.readouterr().err
+
+
+def test_noise_on_the_embeddings_ends_with_the_attempt_that_failed(make_run, load, monkeypatch):
+    monkeypatch.setattr(training, "answers_only", short_of_memory(1, []))
+    run, model = tuned(make_run, load, toy(8), epochs=1, neftune=5)
+    assert run.training["device_batch_size"] == 2
+    assert not model.get_input_embeddings()._forward_hooks
+
+
+def test_a_step_has_the_rows_that_were_asked_for_whatever_fits_at_once():
+    assert [training.parts(8, most) for most in (16, 8, 5, 4, 3, 1, 0)] == [8, 8, 4, 4, 2, 1, 1]
+    assert training.parts(6, 4) == 3
