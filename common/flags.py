@@ -190,6 +190,16 @@ def adapters(group):
         help="adapters on all linear layers but the head (default: attention only, or the checkpoint's own)",
     )
     group.add_argument(
+        "--use_liger_kernel",
+        action="store_true",
+        help="liger-kernel's fused layers while training (NVIDIA GPU, `pip install liger-kernel`)",
+    )
+    group.add_argument(
+        "--torch_compile",
+        action="store_true",
+        help="compile the forward pass of training: minutes at the start, less for every step",
+    )
+    group.add_argument(
         "--report_to",
         default="none",
         metavar="NAME",

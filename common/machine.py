@@ -52,12 +52,14 @@ def check(run):
 
     import torch
 
-    gpu = torch.cuda.is_available()
-    if run.args.use_flash_attention and not (gpu and importlib.util.find_spec("flash_attn")):
-        raise InputError(
-            "--use_flash_attention needs an NVIDIA GPU and `pip install flash-attn --no-build-isolation`; "
-            + ("the package is missing" if gpu else "there is no GPU here: drop the flag")
-        )
+    for flag, package, how in (
+        ("use_flash_attention", "flash_attn", "pip install flash-attn --no-build-isolation"),
+        ("use_liger_kernel", "liger_kernel", "pip install liger-kernel"),
+    ):
+        there = importlib.util.find_spec(package)
+        if vars(run.args).get(flag) and not (torch.cuda.is_available() and there):
+            lack = "the package is missing" if torch.cuda.is_available() else "there is no GPU here: drop the flag"
+            raise InputError(f"--{flag} needs an NVIDIA GPU and `{how}`; {lack}")
     if run.checkpoint.name == run.variant.checkpoint and (lack := shortage(run.variant, run.trains)):
         raise InputError(f"{lack} This works here: {works_here(run)}")
 

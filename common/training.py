@@ -221,6 +221,8 @@ def arguments(run, model, rows, checkpoints, at_once):
         "fp16": gpu and settings["precision"] == "float16",
         "use_cpu": not gpu,
         "gradient_checkpointing": recompute(model, gpu),
+        "use_liger_kernel": run.args.use_liger_kernel,
+        "torch_compile": run.args.torch_compile,
         "remove_unused_columns": False,
         "include_num_input_tokens_seen": "non_padding",
         "logging_steps": 1,

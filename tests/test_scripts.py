@@ -176,14 +176,15 @@ def test_interrupted_scoring_resumed_equals_the_uninterrupted_one(script, tmp_pa
     assert sorted(itertools.chain(*rows)) == list(range(16))
 
 
-def test_flash_attention_without_a_gpu_is_one_line(script):
+@pytest.mark.parametrize("flag", ["--use_flash_attention", "--use_liger_kernel"])
+def test_kernels_of_a_gpu_without_one_are_one_line(flag, script):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = script("mistral/mistral_summarization.py", "--use_flash_attention")
+    done = script("mistral/mistral_summarization.py", flag)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: --use_flash_attention needs an NVIDIA GPU")
+    assert done.stderr.startswith(f"error: {flag} needs an NVIDIA GPU")
 
 
 def test_an_adapter_that_is_not_there_is_one_line(script, tmp_path):
