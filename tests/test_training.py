@@ -269,3 +269,37 @@ def test_noise_on_the_embeddings_ends_with_the_attempt_that_failed(make_run, loa
 def test_a_step_has_the_rows_that_were_asked_for_whatever_fits_at_once():
     assert [training.parts(8, most) for most in (16, 8, 5, 4, 3, 1, 0)] == [8, 8, 4, 4, 2, 1, 1]
     assert training.parts(6, 4) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("DATA_DIR"), reason="DATA_DIR is not set")
+def test_the_first_20_losses_on_real_weights_and_dialogues_are_those_of_plain_qlora(make_run, tmp_path, monkeypatch):
+    """Plain: 4-bit layers, trl's own loss over all logits. Same rows, same batches, same seed."""
+    import trl
+
+    from common import checkpoints, data
+
+    def plainly(run, model, datasets, config, sampler, book):
+        class Trainer(trl.SFTTrainer):
+            def _get_train_sampler(self, train_dataset=None):
+                return sampler
+
+        told = {"max_length": None, "shuffle_dataset": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        config = trl.SFTConfig(**config, **told)
+        rows = {"train_dataset": datasets[0], "processing_class": run.tokenizer}
+        return Trainer(model=model, args=config, callbacks=[book], **rows)
+
+    asked = {"pretrained_ckpt": "smollm2", "full_tune": True, "lora_r": 64, "batch_size": 8, "max_train_samples": 160}
+    losses = {}
+    for name, share, build in (("plain", 0, plainly), ("here", loading.SHARE, training.answers_only)):
+        run = make_run(output_dir=tmp_path / name, **asked)
+        run.args.demo = False
+        run.settings |= {"epochs": 1, "device_batch_size": 8}
+        rows = data.samsum(run)
+        monkeypatch.setattr(loading, "SHARE", share)
+        model = loading.base(checkpoints.find("smollm2"), run.settings["precision"])
+        monkeypatch.setattr(training, "answers_only", build)
+        training.tune(run, model, rows)
+        losses[name] = run.training["losses"]
+    assert len(losses["here"]) == 20
+    assert losses["here"] == pytest.approx(losses["plain"], rel=0.01)
