@@ -150,8 +150,13 @@ def to_the_end(trainer, checkpoint, book):
     """Train on from a checkpoint (or None). False if memory ran out, with nothing of the attempt left in the way."""
     import gc
 
+    from peft.helpers import disable_input_dtype_casting
+
+    # peft hands an adapter its input in the weights' float32; under autocast that is a copy to and fro for nothing.
+    mixed = trainer.args.bf16 or trainer.args.fp16
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with disable_input_dtype_casting(trainer.model, mixed):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return True
     except (MemoryError, RuntimeError) as error:
         if not memory.ran_out(error):
