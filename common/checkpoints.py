@@ -94,6 +94,11 @@ class Checkpoint:
     demo: dict = field(default_factory=dict)
 
     @property
+    def pin(self):
+        """The hub's commit to take, None where it is not of the hub."""
+        return self.revision if self.source == "hub" else None
+
+    @property
     def label(self):
         """Short, for file names: `owner/name` -> `name`."""
         return Path(self.name).stem if self.source == "gguf" else Path(self.name).name
