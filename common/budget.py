@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common import architecture, checkpoints, console, data, encoders, encoding, loading, machine, memory, training
-from common.console import say
+from common.console import InputError, say
 
 DEFAULTS = Path(__file__).parent / "budget.json"
 REFERENCE = "g5.2xlarge"  # whose time and cost stand in the front README
@@ -130,7 +130,7 @@ def of_run(run, rows=None, held=(), gpu=None):
     return Job(
         config,
         settings,
-        machine.run_precision(run.facts.PRECISION, not settings["lora_r"], gpu),
+        precision_of(run, gpu),
         classes,
         per_token,
         gpu,
@@ -152,6 +152,10 @@ def config_of(checkpoint, variant):
         return transformers.AutoConfig.from_pretrained(checkpoints.prepare(checkpoint), revision=checkpoint.pin)
     except (OSError, ValueError):
         return None
+
+
+def precision_of(run, gpu):
+    return machine.run_precision(run.facts.PRECISION, not run.settings["lora_r"], gpu)
 
 
 def at_once(settings):
@@ -601,10 +605,10 @@ def report(run):
     import torch
 
     gpu = torch.cuda.is_available()
-    jobs = {kind: of_run(run, gpu=kind) for kind in {gpu, True}}
-    job = jobs[gpu]
+    job = of_run(run)
     if job is None:
         return "  no estimate: this checkpoint's architecture is not known here without a download"
+    other = job if gpu else replace(job, gpu=True, precision=precision_of(run, True), counts={})
     room = room_here()
     parts = memory_of(job, room)
     known = "counted in the data" if run.checkpoint.source != "hub" and data.at_hand(run) else "typical of the data set"
@@ -616,7 +620,7 @@ def report(run):
     # on a CPU nothing is refused for its memory but what nobody would wait for
     rows += [line(f"this machine ({machine.device_name()})", room, parts["peak"], parts["peak"] <= room, seconds, usd)]
     for instance in prices()["instances"]:
-        peak, fits, *took = on_instance(jobs[True], instance)
+        peak, fits, *took = on_instance(other, instance)
         name = f"{instance['name']} ({instance['accelerator']})"
         rows.append(line(name, instance["memory_bytes"], peak, fits, *(took if fits else (None, None))))
     lines += ["", *console.columns(rows).splitlines(), ""]
@@ -624,8 +628,8 @@ def report(run):
     if parts["peak"] > room:
         lines += [f"to fit here: {advice(job, room)}"]
     card = next(each for each in prices()["instances"] if each["memory_bytes"] > CARD)
-    if not on_instance(jobs[True], card)[1]:
-        lines += [f"to fit {card['memory_bytes'] / 1e9:.0f} GB: {advice(jobs[True], card['memory_bytes'] - CONTEXT)}"]
+    if not on_instance(other, card)[1]:
+        lines += [f"to fit {card['memory_bytes'] / 1e9:.0f} GB: {advice(other, card['memory_bytes'] - CONTEXT)}"]
     return "\n".join(f"  {each}".rstrip() for each in lines)
 
 
@@ -703,13 +707,28 @@ def defaults(home):
     return found
 
 
+def of_defaults(variant):
+    """What `python -m common.budget` found for a variant at its folder's defaults."""
+    found = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    if variant.checkpoint not in found:
+        raise InputError(f"{DEFAULTS.name} has no {variant.checkpoint}: run python -m common.budget")
+    return found[variant.checkpoint]
+
+
+def peak_of_defaults(variant):
+    """Bytes of GPU memory to train `variant` at its folder's defaults, CUDA's own included."""
+    return of_defaults(variant)["peak"] + CONTEXT
+
+
 def main():
     """Write the defaults' estimates of every model folder into budget.json beside this file."""
     from common import folders, records
 
-    found = {folder.path.name: defaults(folder.path) for folder in folders.everyone()}
+    found = {}
+    for folder in folders.everyone():
+        found |= defaults(folder.path)
     records.write_json(DEFAULTS, found)
-    say(f"{records.display(DEFAULTS)}: {sum(map(len, found.values()))} checkpoints")
+    say(f"{records.display(DEFAULTS)}: {len(found)} checkpoints")
 
 
 if __name__ == "__main__":

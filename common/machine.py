@@ -79,7 +79,11 @@ def shortage(variant, trains=False):
     """What this machine lacks to run or train `variant`, a published checkpoint, in a sentence; None if it can."""
     import torch
 
-    needed = variant.memory_to_train if trains else variant.memory_to_run
+    from common import budget
+
+    needed = variant.memory_to_run  # what is trained is scored, too
+    if trains:
+        needed = max(needed, budget.peak_of_defaults(variant))
     here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory

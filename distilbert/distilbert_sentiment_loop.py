@@ -77,8 +77,14 @@ def loop(run, network, reviews):
                 loss = network(**batch).loss
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            told = {"loss": loss.item(), "grad_norm": norm.item(), "learning_rate": schedule.get_last_lr()[0]}
-            history.append({"step": len(history) + 1, **told})
+            history.append(
+                {
+                    "step": len(history) + 1,
+                    "loss": loss.item(),
+                    "grad_norm": norm.item(),
+                    "learning_rate": schedule.get_last_lr()[0],
+                }
+            )
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()

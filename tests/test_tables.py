@@ -224,7 +224,11 @@ def test_a_run_with_other_settings_is_not_taken_for_the_tables_run(words, tmp_pa
     def plan(*more):
         script = ROOT / "mistral" / "mistral_summarization.py"
         done = subprocess.run(
-            [sys.executable, script, "--dry_run", *more], cwd=tmp_path, capture_output=True, text=True, check=True
+            [sys.executable, script, "--dry_run", "plan", *more],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout.splitlines()[0]
 
