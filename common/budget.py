@@ -11,6 +11,7 @@ import contextlib
 import copy
 import functools
 import json
+import statistics
 import sys
 import time
 import weakref
@@ -25,11 +26,16 @@ REFERENCE = "g5.2xlarge"  # whose time and cost stand in the front README
 CARD = 24e9  # bytes of a card that is sold as one of 24 GB
 UTILISATION = 0.35  # of an accelerator's dense peak, an assumption: 4-bit layers are unpacked in every pass
 CONTEXT = 0.8e9  # bytes that CUDA and its libraries take beside the tensors, on a GPU
-HOLES = 1.25  # on a CPU: of freed blocks the C library keeps those that are too small for what comes (memory.py)
+# On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes (memory.py): in
+# training the embedded models 1.4 to 1.5 times of what a step needs was held, when holes are handed back at HELD.
+HOLES = 1.4
+HELD = 0.9  # of the peak that is expected: what a process may hold between steps; the next one finds new places
 LIBRARIES = 0.9e9  # bytes of Python and the imported libraries, on a CPU
 ADAM = 8  # bytes a trained parameter: two moments in float32
 GRADIENT = 4  # bytes a trained parameter, float32
 WORTH = 1e12  # products: a training of fewer takes seconds, and is not estimated before it runs
+CHARACTERS = 4  # a token, where no tokenizer is at hand
+DEEP, ROUNDS = 4, 2  # layers of the model that is timed beside one of a single layer; times each is timed
 LOOK = 1000  # rows that are tokenised for their lengths; those behind them are taken to be like them
 
 # For a dry run without the data or the tokenizer: rows to train on, and tokens of documents (uncut) and answers at
@@ -121,7 +127,7 @@ def of_run(run, rows=None, held=(), gpu=None):
     if config is None:
         return None
     if rows is None:
-        rows, held = looked_up(run) or typical(run)
+        rows, held = looked_up(run)
     per_token = run.is_encoder and run.task == "summarization"
     classes = {"classification": 20}.get(run.task, 2) if run.is_encoder else None
     settings = run.settings
@@ -182,19 +188,34 @@ def unlearned(row):
     return next((i for i, label in enumerate(labels) if label != -100), 0) if isinstance(labels, list) else 0
 
 
+def known(run):
+    """Where the lengths of a run's rows are taken from, in words."""
+    if not data.at_hand(run):
+        return "typical of the data set"
+    return "by characters" if run.checkpoint.source == "hub" else "as tokenised"
+
+
 def looked_up(run):
-    """(training rows, validation rows) as token ids, or None if data or tokenizer would have to be downloaded."""
-    if run.checkpoint.source == "hub" or not data.at_hand(run):
-        return None
+    """(training rows, validation rows) as the trainer gets them, as far as they are at hand: where the tokenizer would
+    have to be downloaded, by their characters; where the data would, as the data set of the task usually has them."""
+    if not data.at_hand(run):
+        return typical(run)
     found = data.of_task(run)
-    if run.is_encoder:
-        reader = encoders.Reader(run)
-        read = lambda rows: encoders.inputs(reader, rows, found.labels)[0]  # noqa: E731
-        read = functools.partial(lambda inner, rows: [{"input_ids": ids, "labels": 0} for ids in inner(rows)], read)
-    else:
-        encoder = run.encoder(found.labels)
-        read = functools.partial(encoding.training_rows, encoder)
+    read = by_characters(run) if run.checkpoint.source == "hub" else as_tokenised(run, found.labels)
     return tuple(repeated(read(rows[:LOOK]), len(rows)) if rows else [] for rows in (found.train, found.validation))
+
+
+def as_tokenised(run, labels):
+    """A function from rows of text to rows of token ids; of an encoder's rows the labels are left out."""
+    if not run.is_encoder:
+        return functools.partial(encoding.training_rows, run.encoder(labels))
+    reader = encoders.Reader(run)
+    return lambda rows: [{"input_ids": ids, "labels": 0} for ids in encoders.inputs(reader, rows, labels)[0]]
+
+
+def by_characters(run):
+    tokens = lambda row, name: round(len(row[name]) / CHARACTERS)  # noqa: E731
+    return lambda rows: [made(run, tokens(row, "text"), tokens(row, "target")) for row in rows]
 
 
 def repeated(rows, count):
@@ -202,25 +223,27 @@ def repeated(rows, count):
 
 
 def typical(run):
-    """The same for rows as the data set of the task usually has them (TYPICAL), evenly over its quantiles."""
+    """(training rows, validation rows) of the task's data set, evenly over the quantiles of TYPICAL."""
     count, documents, answers = TYPICAL[run.task]
     limits = vars(run.facts).get("ROWS", {}).get(run.task, {})
     wanted = run.args.max_train_samples or limits.get("train") or count
     count = max(1, min(wanted, int(run.args.train_sample_fraction * count)))
-    wording = 2 if run.is_encoder else round(len(run.template.text + run.template.cue) / 4)  # characters a token
-    validated = limits.get("validation", -(-count // 7)) if run.task == "sentiment" else 0  # 10 % beside 70 %
-    return made(count, documents, answers, wording, run), made(validated, documents, answers, wording, run)
+    held = limits.get("validation", -(-count // 7)) if run.task == "sentiment" else 0  # 10 % beside 70 %
+
+    def rows(n):  # not the longest answer to the longest document: by the golden ratio, as if drawn
+        places = [(10 * (i + 0.5) / n, 10 * (i * 0.618 % 1)) for i in range(n)]
+        return [made(run, quantile(documents, one), quantile(answers, other)) for one, other in places]
+
+    return rows(count), rows(held)
 
 
-def made(count, documents, answers, wording, run):
-    rows = []
-    for i in range(count):
-        place = 10 * (i + 0.5) / count
-        room = run.settings["max_document_tokens"] - (wording if run.is_encoder else 0)
-        document = min(quantile(documents, place), room)
-        answer = 0 if run.is_encoder else quantile(answers, 10 * (i * 0.618 % 1)) + 1  # not the longest to the longest
-        rows.append({"input_ids": range(wording + document + answer), "labels": [-100] * (wording + document) + [1]})
-    return rows
+def made(run, document, answer):
+    """A row of so many tokens, the document cut as the run cuts it."""
+    longest = run.settings["max_document_tokens"]
+    if run.is_encoder:
+        return {"input_ids": range(min(document + 2, longest)), "labels": 0}
+    prompt = round(len(run.template.text + run.template.cue) / CHARACTERS) + min(document, longest)
+    return {"input_ids": range(prompt + answer + 1), "labels": [-100] * prompt + [1]}
 
 
 def quantile(points, place):
@@ -482,22 +505,23 @@ def seconds_here(job):
         return None
     ordered = sorted(job.batches, key=lambda batch: batch[0] * batch[1])
     short, long = (ordered[int(share * (len(ordered) - 1))] for share in (0.25, 0.9))
-    few, more = (1, 3) if job.layers > 3 else (1, job.layers)
+    few, deep = 1, min(DEEP, job.layers)
     with torch.random.fork_rng():
-        base, deep = (timed(job, layers, (long, short)) for layers in (few, more))
-    of_long, of_short = (
-        base[i] + (job.layers - few) * max(0.0, deep[i] - base[i]) / max(1, more - few) for i in (0, 1)
-    )
+        steps = [stepper(job, layers) for layers in sorted({few, deep})]
+        # in turn, so that what else the machine does meets all alike
+        rounds = [[[step(batch) for batch in (long, short)] for step in steps] for _ in range(ROUNDS + 1)]
+    found = [[statistics.median(each[i][j] for each in rounds[1:]) for j in (0, 1)] for i in range(len(steps))]
+    per_layer = [max(0.0, found[-1][j] - found[0][j]) / max(1, deep - few) for j in (0, 1)]
+    of_long, of_short = (found[0][j] + (job.layers - few) * per_layer[j] for j in (0, 1))
     a, b = long[0] * long[1], short[0] * short[1]
     slope = max(0.0, of_long - of_short) / (a - b) if a > b else 0.0
     epoch = sum(max(of_long + slope * (rows * length - a), 0.0) for rows, length, _ in job.batches)
-    # a forward pass is a third of a step whose weights are trained or whose inputs are
+    # of a step, the forward pass is a third or less: weights or inputs are learned from, and the optimizer steps
     return job.settings["epochs"] * (epoch + job.held * of_long / a / 3)
 
 
-def timed(job, layers, shapes):
-    """Seconds of a step on each of the batches `shapes`, optimizer included: the shorter of two, after one that is not
-    counted."""
+def stepper(job, layers):
+    """A function from a batch to the seconds of a step on it, optimizer included, of a model of random weights."""
     import torch
 
     model, frozen = skeleton(job, layers)
@@ -518,8 +542,7 @@ def timed(job, layers, shapes):
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    once(shapes[0])
-    return [min(once(batch), once(batch)) for batch in shapes]
+    return once
 
 
 def noise(old, device):
@@ -576,7 +599,8 @@ def on_instance(job, instance):
 
 def before(run, rows, held=()):
     """Estimate a training that is about to begin into `run.estimate`: {"peak_memory_bytes", "seconds"}, and say so.
-    A training of a few seconds is not worth it and is left at None. Returns the peak, or None."""
+    A training of a few seconds is not worth it and is left at None. Returns how many bytes the process
+    should hold between steps (memory.hand_back), or None."""
     job = of_run(run, rows, held)
     if job is None or parameters_of(job) * job.tokens < WORTH:
         return None
@@ -584,7 +608,7 @@ def before(run, rows, held=()):
     run.estimate = {"peak_memory_bytes": peak, "seconds": seconds}
     took = f"about {console.duration(seconds)}" if seconds else "time not known"
     say(f"expected: {took}, a peak of {peak / 1e9:.1f} GB")
-    return peak
+    return peak * HELD
 
 
 def compared(estimate, training):
@@ -611,8 +635,7 @@ def report(run):
     other = job if gpu else replace(job, gpu=True, precision=precision_of(run, True), counts={})
     room = room_here()
     parts = memory_of(job, room)
-    known = "counted in the data" if run.checkpoint.source != "hub" and data.at_hand(run) else "typical of the data set"
-    lines = [f"{job.steps} steps, {job.tokens:,} tokens with padding (lengths {known}), largest pass {shape(job)}"]
+    lines = [f"{job.steps} steps, {job.tokens:,} tokens with padding (lengths {known(run)}), largest pass {shape(job)}"]
     lines += ["on this machine: " + ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items()) + " GB"]
     seconds, price = seconds_here(job), run.args.price_per_hour
     usd = seconds / 3600 * price if seconds and price else None

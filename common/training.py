@@ -89,8 +89,8 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     if not run.args.resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     last = last_complete(checkpoints)
-    expected = budget.before(run, rows, validation)
-    book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep, expected)
+    limit = budget.before(run, rows, validation)
+    book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep, limit)
     config = arguments(run, model, len(rows), checkpoints)
     if validation:
         config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": settings["inference_batch_size"]}
@@ -282,10 +282,10 @@ def trainer_steps(trainer):
     return round(per_epoch * trainer.args.num_train_epochs)
 
 
-def bookkeeper(before, keep=None, expected=None):
+def bookkeeper(before, keep=None, limit=None):
     """A callback that shows progress, counts seconds, and marks each checkpoint complete once all of it is
     written. `before`: the marker of the checkpoint that this run resumes from. keep(): called after the best epoch
-    so far. expected: bytes that the process should not hold much more of."""
+    so far. limit: bytes that the process may hold between steps."""
     import transformers
 
     class Bookkeeper(transformers.TrainerCallback):
@@ -304,7 +304,7 @@ def bookkeeper(before, keep=None, expected=None):
                 self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
 
         def on_step_end(self, args, state, control, **keywords):
-            memory.hand_back(expected)
+            memory.hand_back(limit)
             self.bar.update(1)
 
         def on_evaluate(self, args, state, control, metrics=None, **keywords):

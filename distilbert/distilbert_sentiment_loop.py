@@ -56,7 +56,7 @@ def loop(run, network, reviews):
     sampler = training.by_length([len(row["input_ids"]) for row in rows], settings["batch_size"], run.args.seed)
     per_epoch = -(-len(rows) // settings["batch_size"])
     steps = round(per_epoch * settings["epochs"])
-    expected = budget.before(run, rows, held)
+    limit = budget.before(run, rows, held)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings["learning_rate"], weight_decay=0.0)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, max(1, round(0.03 * steps)), steps)
     progress = loops.Progress(run, network, optimizer)
@@ -89,7 +89,7 @@ def loop(run, network, reviews):
             schedule.step()
             optimizer.zero_grad()
             tokens += int(batch["attention_mask"].sum())
-            memory.hand_back(expected)
+            memory.hand_back(limit)
             bar.update(1)
             if len(history) == steps:
                 break
