@@ -26,10 +26,9 @@ REFERENCE = "g5.2xlarge"  # whose time and cost stand in the front README
 CARD = 24e9  # bytes of a card that is sold as one of 24 GB
 UTILISATION = 0.35  # of an accelerator's dense peak, an assumption: 4-bit layers are unpacked in every pass
 CONTEXT = 0.8e9  # bytes that CUDA and its libraries take beside the tensors, on a GPU
-# On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes (memory.py): in
-# training the embedded models 1.4 to 1.5 times of what a step needs was held, when holes are handed back at HELD.
+# On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes (memory.py). With no
+# more held between steps than the largest step needs, the embedded models' training took 1.4 to 1.5 times a step's need.
 HOLES = 1.4
-HELD = 0.9  # of the peak that is expected: what a process may hold between steps; the next one finds new places
 LIBRARIES = 0.9e9  # bytes of Python and the imported libraries, on a CPU
 ADAM = 8  # bytes a trained parameter: two moments in float32
 GRADIENT = 4  # bytes a trained parameter, float32
@@ -604,11 +603,12 @@ def before(run, rows, held=()):
     job = of_run(run, rows, held)
     if job is None or parameters_of(job) * job.tokens < WORTH:
         return None
-    peak, seconds = memory_of(job, memory.free())["peak"], seconds_here(job)
+    parts, seconds = memory_of(job, memory.free()), seconds_here(job)
+    peak = parts["peak"]
     run.estimate = {"peak_memory_bytes": peak, "seconds": seconds}
     took = f"about {console.duration(seconds)}" if seconds else "time not known"
     say(f"expected: {took}, a peak of {peak / 1e9:.1f} GB")
-    return peak * HELD
+    return peak - parts["holes"]
 
 
 def compared(estimate, training):
@@ -640,15 +640,19 @@ def report(run):
     seconds, price = seconds_here(job), run.args.price_per_hour
     usd = seconds / 3600 * price if seconds and price else None
     rows = [["where", "memory", "peak", "fits", "training", "cost"]]
-    # on a CPU nothing is refused for its memory but what nobody would wait for
-    rows += [line(f"this machine ({machine.device_name()})", room, parts["peak"], parts["peak"] <= room, seconds, usd)]
+    here = parts["peak"] <= room and seconds is not None
+    rows += [line(f"this machine ({machine.device_name()})", room, parts["peak"], here, seconds, usd)]
     for instance in prices()["instances"]:
         peak, fits, *took = on_instance(other, instance)
         name = f"{instance['name']} ({instance['accelerator']})"
         rows.append(line(name, instance["memory_bytes"], peak, fits, *(took if fits else (None, None))))
     lines += ["", *console.columns(rows).splitlines(), ""]
     lines += [f"prices of {prices()['as_of']}: {prices()['source']}; at {UTILISATION:.0%} of the peak, assumed"]
-    if parts["peak"] > room:
+    if seconds is None:
+        lines += [
+            f"no GPU here, and a CPU is none for it: --pretrained_ckpt {checkpoints.stand_in(run.variant.format)}"
+        ]
+    elif not here:
         lines += [f"to fit here: {advice(job, room)}"]
     card = next(each for each in prices()["instances"] if each["memory_bytes"] > CARD)
     if not on_instance(other, card)[1]:
