@@ -26,8 +26,9 @@ REFERENCE = "g5.2xlarge"  # whose time and cost stand in the front README
 CARD = 24e9  # bytes of a card that is sold as one of 24 GB
 UTILISATION = 0.35  # of an accelerator's dense peak, an assumption: 4-bit layers are unpacked in every pass
 CONTEXT = 0.8e9  # bytes that CUDA and its libraries take beside the tensors, on a GPU
-# On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes (memory.py). With no
-# more held between steps than the largest step needs, the embedded models' training took 1.4 to 1.5 times a step's need.
+# On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes (memory.py). Where
+# no more is held between steps than the largest one needs, training the embedded models took up to 1.5 times a step's
+# need.
 HOLES = 1.4
 LIBRARIES = 0.9e9  # bytes of Python and the imported libraries, on a CPU
 ADAM = 8  # bytes a trained parameter: two moments in float32
