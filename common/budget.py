@@ -35,7 +35,7 @@ ADAM = 8  # bytes a trained parameter: two moments in float32
 GRADIENT = 4  # bytes a trained parameter, float32
 WORTH = 5e11  # parameters times tokens: a training of less takes seconds, and is not estimated before it runs
 CHARACTERS = 4  # a token, where no tokenizer is at hand
-DEEP, ROUNDS = 4, 2  # layers of the model that is timed beside one of a single layer; times each is timed
+DEEP, ROUNDS = 6, 2  # layers of the model that is timed, and how often
 LOOK = 1000  # rows that are tokenised for their lengths; those behind them are taken to be like them
 
 # For a dry run without the data or the tokenizer: rows to train on, and tokens of documents (uncut) and answers at
@@ -498,21 +498,23 @@ def seconds_here(job):
     """Seconds of the whole training on this machine, by real steps of a few layers with random weights on a short
     batch and a long one; None where this machine is none for it.
 
-    A step's seconds grow with its padded tokens, and with every layer by the same."""
+    A step's seconds grow with its padded tokens, and with depth as its matrix products do."""
     import torch
 
     if job.gpu != torch.cuda.is_available() or not (job.gpu or parameters_of(job) < machine.CPU_LIMIT):
         return None
     ordered = sorted(job.batches, key=lambda batch: batch[0] * batch[1])
     short, long = (ordered[int(share * (len(ordered) - 1))] for share in (0.25, 0.9))
-    few, deep = 1, min(DEEP, job.layers)
+    memory.keep_freed()  # as training does
+    layers = min(DEEP, job.layers)
     with torch.random.fork_rng():
-        steps = [stepper(job, layers) for layers in sorted({few, deep})]
-        # in turn, so that what else the machine does meets all alike
-        rounds = [[[step(batch) for batch in (long, short)] for step in steps] for _ in range(ROUNDS + 1)]
-    found = [[statistics.median(each[i][j] for each in rounds[1:]) for j in (0, 1)] for i in range(len(steps))]
-    per_layer = [max(0.0, found[-1][j] - found[0][j]) / max(1, deep - few) for j in (0, 1)]
-    of_long, of_short = (found[0][j] + (job.layers - few) * per_layer[j] for j in (0, 1))
+        step_on = stepper(job, layers)
+        rounds = [[step_on(batch) for batch in (long, short)] for _ in range(ROUNDS + 1)]
+    found = [statistics.mean(each) for each in zip(*rounds[1:], strict=True)]  # the first one warms up
+    # By products, not by the difference that a layer makes: a busy machine's noise would count as often as there are
+    # layers.
+    more = [count(job, batch).products / counted(job, layers, batch).products for batch in (long, short)]
+    of_long, of_short = (seconds * share for seconds, share in zip(found, more, strict=True))
     a, b = long[0] * long[1], short[0] * short[1]
     slope = max(0.0, of_long - of_short) / (a - b) if a > b else 0.0
     epoch = sum(max(of_long + slope * (rows * length - a), 0.0) for rows, length, _ in job.batches)
