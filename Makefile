@@ -18,6 +18,7 @@ lint: .venv/ready
 	$(bin)/ruff format --check
 
 tables: .venv/ready          ## rewrite every table in every README, and every picture, from the records
+	$(bin)/python -m common.budget
 	$(bin)/python -m common.tables
 	$(bin)/python -m common.plots
 

@@ -77,8 +77,7 @@ class Variant:
     parameters: int  # embeddings and head included; one that is tied to the other counts once
     linear_parameters: int  # weights of the linear layers but the head: what NF4 packs
     context: int  # tokens
-    memory_to_train: float  # bytes of GPU memory, estimated: NF4, rank 64, 4 rows of 512 tokens, recomputation
-    memory_to_run: float  # bytes, estimated
+    memory_to_run: float  # bytes of GPU memory, estimated; what training takes is counted (budget.py)
     shape: dict  # config.json's fields that set the architecture: AutoConfig.for_model(**shape)
     format: str = "plain"  # "plain" and "chat" write text; an "encoder" gets a head
 
@@ -92,6 +91,11 @@ class Checkpoint:
     revision: str | None = None
     settings: dict = field(default_factory=dict)
     demo: dict = field(default_factory=dict)
+
+    @property
+    def pin(self):
+        """The hub's commit to take, None where it is not of the hub."""
+        return self.revision if self.source == "hub" else None
 
     @property
     def label(self):

@@ -53,6 +53,14 @@ ALPACA = {
     "shares": (0.9, 0.0, 0.1),
 }
 
+# Of a task: the data set, and whether its targets are class names.
+TASKS = {
+    "classification": (NEWSGROUPS, True),
+    "summarization": (SAMSUM, False),
+    "sentiment": (IMDB, True),
+    "instructions": (ALPACA, False),
+}
+
 
 @dataclass
 class Data:
@@ -334,4 +342,12 @@ def of_run(run, dataset, labelled):
 
 def of_task(run):
     """The data set of the task that --task_type names."""
-    return {"classification": newsgroups, "summarization": samsum}[run.task](run)
+    return of_run(run, *TASKS[run.task])
+
+
+def at_hand(run):
+    """Whether the run's rows can be read without the hub."""
+    if run.args.data or run.args.demo:
+        return True
+    folder = os.environ.get("DATA_DIR")
+    return bool(folder) and (Path(folder).expanduser() / TASKS[run.task][0]["name"]).is_dir()

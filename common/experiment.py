@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from common import checkpoints, console, machine, memory, records, settings, training
+from common import checkpoints, console, machine, memory, records, settings
 from common.console import InputError, say
 
 PROMPT_BUDGET = 2048  # tokens a few-shot prompt may take: within every window here, and a CPU's patience
@@ -30,16 +30,16 @@ def start(main, args, facts, wording, kind):
 def prepare_and_run(main, args, facts, wording, kind):
     run = resolve(args, facts, wording, kind)
     if args.dry_run:
-        return say(run.plan())
+        say(run.plan())
+        return say(budgeted(run)) if run.trains and args.dry_run != "plan" else None
     if args.resume and run.finished():
         say(f"finished before, nothing to do\nrecord: {records.display(run.record_path)}")
         return None
     machine.check(run)
     memory.keep_freed()
     quiet_libraries(run.checkpoint, run.args.data or run.args.demo or os.environ.get("DATA_DIR"))
-    run.settings["precision"] = machine.precision(facts.PRECISION)
-    if run.trains and not run.settings["lora_r"] and machine.precision() == "bfloat16":
-        run.settings["precision"] = training.MIXED
+    whole = run.trains and not run.settings["lora_r"]
+    run.settings["precision"] = machine.run_precision(facts.PRECISION, whole)
     run.environment = records.environment()
     say(run.plan())
     if run.text:
@@ -47,6 +47,14 @@ def prepare_and_run(main, args, facts, wording, kind):
 
         return say((encoders if run.is_encoder else evaluation).answer(run))
     return main(run)
+
+
+def budgeted(run):
+    """What the run takes, as text. The libraries that count it are loaded for this alone."""
+    quiet_libraries(run.checkpoint)
+    from common import budget
+
+    return budget.report(run)
 
 
 @dataclass
@@ -70,6 +78,7 @@ class Run:
     environment: dict | None = None  # as it was when the run started: code can change while it runs
     truncated: dict = field(default_factory=dict)
     training: dict | None = None
+    estimate: dict | None = None  # budget.before
     confusion: dict = field(default_factory=dict)  # stage -> {"labels", "counts"}, where classes are few
     data_sha256: str | None = None
 

@@ -133,7 +133,14 @@ def base(description):
         action="store_true",
         help="go on after an interruption; a finished run is left as it is",
     )
-    how.add_argument("--dry_run", action="store_true", help="print the resolved plan and stop; nothing is written")
+    how.add_argument(
+        "--dry_run",
+        nargs="?",
+        const="budget",
+        choices=["plan", "budget"],
+        help="print the resolved plan and, of a training, what it takes: memory, time, cost; `plan`: the plan alone. "
+        "Nothing is written",
+    )
     how.add_argument(
         "--price_per_hour",
         type=positive(float),

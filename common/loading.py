@@ -102,9 +102,7 @@ def reading(auto, checkpoint, **keywords):
     """`auto.from_pretrained` with what goes wrong put into one line."""
     source = checkpoints.prepare(checkpoint)
     try:
-        return auto.from_pretrained(
-            source, revision=checkpoint.revision if checkpoint.source == "hub" else None, **keywords
-        )
+        return auto.from_pretrained(source, revision=checkpoint.pin, **keywords)
     except (OSError, ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         where = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from common import checkpoints, memory
 from common.console import InputError
 
+MIXED = "float32, products in bfloat16"  # how whole fine-tuning computes where bfloat16 is fast
 CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
 
 
@@ -29,6 +30,18 @@ def precision(wanted="bfloat16"):
         return "float16" if wanted == "bfloat16" and not torch.cuda.is_bf16_supported() else wanted
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return wanted if fast and wanted == "bfloat16" else "float32"
+
+
+def run_precision(wanted, whole, gpu=None):
+    """The precision of a run whose folder asks for `wanted`; `whole`: every weight is trained, which keeps float32 and
+    multiplies in bfloat16 where that is fast. gpu: False or True for a CPU or a GPU, None for what is here."""
+    import torch
+
+    here = gpu is None or gpu == torch.cuda.is_available()
+    fast = (precision() if here else "bfloat16" if gpu else "float32") == "bfloat16"
+    if whole and fast:
+        return MIXED
+    return precision(wanted) if here else wanted
 
 
 @functools.cache
@@ -68,7 +81,11 @@ def shortage(variant, trains=False):
     """What this machine lacks to run or train `variant`, a published checkpoint, in a sentence; None if it can."""
     import torch
 
-    needed = variant.memory_to_train if trains else variant.memory_to_run
+    from common import budget
+
+    needed = variant.memory_to_run  # what is trained is scored, too
+    if trains:
+        needed = max(needed, budget.peak_of_defaults(variant))
     here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory

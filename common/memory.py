@@ -27,10 +27,11 @@ def keep_freed():
         _libc().mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
 
 
-def hand_back():
-    """Between steps: hand back what is free once this process holds half of the machine's memory. Batches
-    differ in length, and holes that none of the next blocks fits into add up."""
-    if _libc() and resident() > total() / 2:
+def hand_back(limit=None):
+    """Between steps: hand back what is free once this process holds more than `limit` bytes, or half of
+    the machine's memory. Batches differ in length, and holes that none of the next blocks fits into add up: to two and
+    three times what a step needs."""
+    if _libc() and resident() > min(limit or total(), total() / 2):
         give_back()
 
 

@@ -57,7 +57,7 @@ def finish(run, data, scores):
 
     scores: {"base": metrics or None, "tuned": metrics or None, "inference": {...}} from evaluation.py.
     """
-    from common import tables
+    from common import budget, tables
 
     final = scores["tuned"] or scores["base"]
     seconds = sum(part["seconds"] or 0 for part in (run.training, scores["inference"]) if part)
@@ -82,6 +82,7 @@ def finish(run, data, scores):
         "metrics_before": scores["base"] if scores["tuned"] else None,
         "confusion": run.confusion or None,
         "training": run.training,
+        "estimate": budget.compared(run.estimate, run.training),
         "inference": scores["inference"],
         "cost": {
             "usd": round(price * seconds / 3600, 6) if price else None,

@@ -41,10 +41,10 @@ def grid(flags):
 
 
 def plan(script, cells):
-    """[(cell, its record is there)] after a --dry_run of every cell. Raises InputError if one is wrong."""
+    """[(cell, its record is there)] after a `--dry_run plan` of every cell. Raises InputError if one is wrong."""
 
     def check(cell):
-        command = [sys.executable, script, *cell, "--resume", "--dry_run"]
+        command = [sys.executable, script, *cell, "--resume", "--dry_run", "plan"]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

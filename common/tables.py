@@ -8,7 +8,7 @@ measured ones beside them), or one of GENERATED or FRONT below. No number in a R
 import re
 import sys
 
-from common import flags, folders, metrics, plots, records
+from common import budget, flags, folders, metrics, plots, records
 from common.console import InputError, columns, duration, exit_code, say
 
 THINNED = re.compile(r"^max_train_samples=(\d+) ?")
@@ -390,12 +390,37 @@ def models(everyone):
             f"[{v.name}](https://huggingface.co/{v.checkpoint}), {v.parameters / 1e9:.3g} B"
             for v in folder.facts.VARIANTS
         ]
-        memory = [f"{v.memory_to_train / 1e9:g} / {v.memory_to_run / 1e9:g} GB" for v in folder.facts.VARIANTS]
+        memory = [
+            f"{budget.peak_of_defaults(v) / 1e9:.0f} / {v.memory_to_run / 1e9:g} GB" for v in folder.facts.VARIANTS
+        ]
         row = [f"[{folder.path.name}]({folder.path.name}/README.md)", folder.facts.WHAT, folder.facts.LICENSE]
         row += ["<br>".join(sizes), "<br>".join(memory)]
         for task in tasks:
             row += [best_published(folder, task), best_measured(folder, task)]
         rows.append(row)
+    return markdown(rows)
+
+
+def budgets(everyone):
+    """The front README: what every model folder's first checkpoint takes to train at the folder's defaults."""
+    head = ["folder", "checkpoint", "parameters", "weights", "adapter", "optimizer and gradients", "activations"]
+    head += ["peak", f"fits {budget.CARD / 1e9:.0f} GB", f"training on {budget.REFERENCE}", "cost"]
+    rows = [head]
+    for folder in everyone:
+        first = folder.facts.VARIANTS[0]
+        found = budget.of_defaults(first)
+        sizes = [found["weights"], found["adapter"], found["optimizer"] + found["gradients"], found["activations"]]
+        rows.append(
+            [
+                f"[{folder.path.name}]({folder.path.name}/README.md)",
+                first.name,
+                f"{found['parameters'] / 1e9:.3g} B",
+                *(f"{size / 1e9:.1f} GB" if size else "-" for size in [*sizes, found["peak"]]),
+                "yes" if found["fits"] else "no",
+                duration(found["seconds"]),
+                f"{found['usd']:.2f} USD",
+            ]
+        )
     return markdown(rows)
 
 
@@ -461,7 +486,7 @@ GENERATED = {
     "confusion": lambda folder: plots.shown(folder, "confusion"),
     "decoding": lambda folder: plots.shown(folder, "decoding"),
 }
-FRONT = {"front": front, "models": models, "sentiment": sentiment, "bench": benchmarks}
+FRONT = {"front": front, "models": models, "budget": budgets, "sentiment": sentiment, "bench": benchmarks}
 
 
 def rendered(path, make):

@@ -10,10 +10,9 @@ import shutil
 import time
 from pathlib import Path
 
-from common import architecture, console, encoding, loading, memory, records
+from common import architecture, console, encoding, loading, machine, memory, records
 from common.console import InputError, say, warn
 
-MIXED = "float32, products in bfloat16"  # how whole fine-tuning computes where bfloat16 is fast
 COMPLETE = "complete.json"  # written into a checkpoint after everything else of it
 POINTS = 200  # of a curve in a record
 SAVES = 10  # checkpoints a run: a kill costs a tenth of it at most
@@ -55,6 +54,7 @@ def finished_before(run):
     if run.args.resume and kept.is_file():
         say("training: finished before; going on to the test")
         run.training = json.loads(kept.read_text())
+        run.estimate = run.training.pop("estimate", None)
         return True
     kept.unlink(missing_ok=True)
     return False
@@ -63,7 +63,7 @@ def finished_before(run):
 def finish(run, labels):
     """After the trained weights are on disk: what belongs to them, and the checkpoints away."""
     records.write_json(run.folder / "labels.json", labels)
-    records.write_json(run.folder / "training.json", run.training)
+    records.write_json(run.folder / "training.json", {**run.training, "estimate": run.estimate})
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
 
@@ -81,12 +81,15 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     import torch
     import transformers
 
+    from common import budget
+
     settings = run.settings
     if len(rows) != expected:
         raise RuntimeError(f"{expected} rows went in, {len(rows)} came out")
     checkpoints = run.folder / "checkpoints"
     if not run.args.resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
+    limit = budget.before(run, rows, validation)
     sampler = by_length([len(row["input_ids"]) for row in rows], settings["batch_size"], run.args.seed)
     held = datasets.Dataset.from_list(list(validation)) if validation else None
     data = datasets.Dataset.from_list(rows), held
@@ -96,7 +99,7 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     at_once = parts(settings["batch_size"], settings["device_batch_size"])
     while True:
         last = last_complete(checkpoints)
-        book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep)
+        book = bookkeeper(json.loads((last / COMPLETE).read_text()) if last else {}, keep, limit)
         config = arguments(run, model, len(rows), checkpoints, at_once)
         if validation:
             eval_size = min(settings["inference_batch_size"], 2 * at_once)  # 2: no gradients
@@ -222,10 +225,10 @@ def arguments(run, model, rows, checkpoints, at_once):
         "optim": "adamw_torch",
         "neftune_noise_alpha": settings["neftune"],
         "seed": run.args.seed,
-        "bf16": settings["precision"] in ("bfloat16", MIXED),
+        "bf16": settings["precision"] in ("bfloat16", machine.MIXED),
         "fp16": gpu and settings["precision"] == "float16",
         "use_cpu": not gpu,
-        "gradient_checkpointing": recompute(model, gpu),
+        "gradient_checkpointing": recompute(model.num_parameters(), gpu),
         "use_liger_kernel": run.args.use_liger_kernel,
         "torch_compile": run.args.torch_compile,
         "remove_unused_columns": False,
@@ -277,9 +280,9 @@ def answers_only(run, model, datasets, config, sampler, book):
     )
 
 
-def recompute(model, gpu):
+def recompute(parameters, gpu):
     """Whether to recompute activations instead of keeping them: large models on a GPU, any on a small machine."""
-    return model.num_parameters() > RECOMPUTE_ABOVE if gpu else memory.total() < ROOMY
+    return parameters > RECOMPUTE_ABOVE if gpu else memory.total() < ROOMY
 
 
 def by_length(lengths, batch_size, seed):
@@ -319,10 +322,10 @@ def trainer_steps(trainer):
     return round(per_epoch * trainer.args.num_train_epochs)
 
 
-def bookkeeper(before, keep=None):
+def bookkeeper(before, keep=None, limit=None):
     """A callback that shows progress, counts seconds, and marks each checkpoint complete once all of it is
     written. `before`: the marker of the checkpoint that this run resumes from. keep(): called after the best epoch
-    so far."""
+    so far. limit: bytes that the process may hold between steps."""
     import transformers
 
     class Bookkeeper(transformers.TrainerCallback):
@@ -341,7 +344,7 @@ def bookkeeper(before, keep=None):
                 self.bar.set_postfix_str(f"loss {float(logs['loss']):.3f}", refresh=False)
 
         def on_step_end(self, args, state, control, **keywords):
-            memory.hand_back()
+            memory.hand_back(limit)
             self.bar.update(1)
 
         def on_evaluate(self, args, state, control, metrics=None, **keywords):

@@ -15,7 +15,20 @@ import time
 import model
 import prompts
 
-from common import console, data, encoders, experiment, flags, generation, loops, memory, records, training
+from common import (
+    budget,
+    console,
+    data,
+    encoders,
+    experiment,
+    flags,
+    generation,
+    loops,
+    machine,
+    memory,
+    records,
+    training,
+)
 
 
 def arguments():
@@ -43,6 +56,7 @@ def loop(run, network, reviews):
     sampler = training.by_length([len(row["input_ids"]) for row in rows], settings["batch_size"], run.args.seed)
     per_epoch = -(-len(rows) // settings["batch_size"])
     steps = round(per_epoch * settings["epochs"])
+    limit = budget.before(run, rows, held)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings["learning_rate"], weight_decay=0.0)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, max(1, round(0.03 * steps)), steps)
     progress = loops.Progress(run, network, optimizer)
@@ -59,18 +73,23 @@ def loop(run, network, reviews):
         order = list(sampler)
         for start in range(0, len(rows), settings["batch_size"]):
             batch = loops.batch(run, [rows[i] for i in order[start : start + settings["batch_size"]]])
-            with torch.autocast(network.device.type, torch.bfloat16, enabled=settings["precision"] == training.MIXED):
+            with torch.autocast(network.device.type, torch.bfloat16, enabled=settings["precision"] == machine.MIXED):
                 loss = network(**batch).loss
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            rate = schedule.get_last_lr()[0]
+            history.append(
+                {
+                    "step": len(history) + 1,
+                    "loss": loss.item(),
+                    "grad_norm": norm.item(),
+                    "learning_rate": schedule.get_last_lr()[0],
+                }
+            )
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             tokens += int(batch["attention_mask"].sum())
-            history.append(
-                {"step": len(history) + 1, "loss": loss.item(), "grad_norm": norm.item(), "learning_rate": rate}
-            )
+            memory.hand_back(limit)
             bar.update(1)
             if len(history) == steps:
                 break

@@ -19,7 +19,6 @@ VARIANTS = [
         parameters=66_362_880,
         linear_parameters=42_467_328,
         context=512,
-        memory_to_train=3e9,
         memory_to_run=1e9,
         format="encoder",
         shape={

@@ -29,7 +29,6 @@ VARIANTS = [
         parameters=6_921_720_704,
         linear_parameters=6_625_951_744,
         context=2048,
-        memory_to_train=10e9,
         memory_to_run=6e9,
         shape=SHAPE,
     ),

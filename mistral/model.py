@@ -25,7 +25,6 @@ VARIANTS = [
         parameters=7_241_732_096,
         linear_parameters=6_979_321_856,
         context=8192,
-        memory_to_train=10e9,
         memory_to_run=7e9,
         shape=SHAPE,
     ),
@@ -36,7 +35,6 @@ VARIANTS = [
         parameters=7_241_732_096,
         linear_parameters=6_979_321_856,
         context=32768,  # no sliding window
-        memory_to_train=10e9,
         memory_to_run=7e9,
         format="chat",
         shape=SHAPE,

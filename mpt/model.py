@@ -28,7 +28,6 @@ VARIANTS = [
         parameters=6_649_286_656,
         linear_parameters=6_442_450_944,
         context=2048,
-        memory_to_train=11e9,
         memory_to_run=11e9,
         shape=SHAPE,
     ),

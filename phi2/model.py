@@ -27,7 +27,6 @@ VARIANTS = [
         parameters=2_779_683_840,
         linear_parameters=2_516_582_400,
         context=2048,
-        memory_to_train=7e9,
         memory_to_run=7e9,
         shape=SHAPE,
     ),

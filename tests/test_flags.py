@@ -85,7 +85,7 @@ def test_impossible_values_are_refused(flag, value, tmp_path):
 
 @pytest.mark.parametrize("value", ["1.0", "1", "0.025"])
 def test_fractions_up_to_one_are_accepted(value, tmp_path):
-    done = call(CLASSIFICATION, "--dry_run", "--train_sample_fraction", value, cwd=tmp_path)
+    done = call(CLASSIFICATION, "--dry_run", "plan", "--train_sample_fraction", value, cwd=tmp_path)
     assert float(value_in_plan(done, "train_sample_fraction")) == float(value)
 
 
@@ -96,7 +96,7 @@ def test_fractions_up_to_one_are_accepted(value, tmp_path):
 def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
     stand_in = "minilm" if "distilbert" in script.stem else "smollm2"
     words = [stand_in if word == "smollm2" else word for word in words]
-    done = call(script, *words, "--dry_run", cwd=tmp_path)
+    done = call(script, *words, "--dry_run", "plan", cwd=tmp_path)
     facts = folders.load_module(script.parent / "model.py")
     usual = vars(facts).get("DEFAULTS", {}) if "sentiment" in script.stem else {}
     expected = f"{stand_in} (embedded)" if words else f"{usual.get('sentiment', facts.VARIANTS[0].checkpoint)} (hub)"
@@ -109,14 +109,14 @@ def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
 def test_a_local_copy_of_a_variant_is_read_in_the_variants_format(name, form, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / name / "config.json").write_text("{}")
-    done = call(ROOT / "gemma" / "gemma_summarization.py", "--pretrained_ckpt", name, "--dry_run", cwd=tmp_path)
+    done = call(ROOT / "gemma" / "gemma_summarization.py", "--pretrained_ckpt", name, "--dry_run", "plan", cwd=tmp_path)
     assert value_in_plan(done, "format") == form
 
 
 def test_a_flag_that_repeats_the_default_names_the_same_run(tmp_path):
-    default = call(SUMMARIZATION, "--demo", "--dry_run", cwd=tmp_path)
+    default = call(SUMMARIZATION, "--demo", "--dry_run", "plan", cwd=tmp_path)
     epochs = value_in_plan(default, "epochs")
-    given = call(SUMMARIZATION, "--demo", "--dry_run", "--epochs", epochs, cwd=tmp_path)
+    given = call(SUMMARIZATION, "--demo", "--dry_run", "plan", "--epochs", epochs, cwd=tmp_path)
     assert value_in_plan(given, "record") == value_in_plan(default, "record")
 
 
@@ -136,7 +136,7 @@ def test_without_a_gpu_the_7b_model_is_refused_with_a_command_that_works(words, 
     assert_refused(done, "Mistral-7B")
     suggested = shlex.split(done.stderr.split("This works here: ")[1])
     assert suggested[0] == "python"
-    again = call(*suggested[1:], "--dry_run", cwd=tmp_path, **variables)
+    again = call(*suggested[1:], "--dry_run", "plan", cwd=tmp_path, **variables)
     assert value_in_plan(again, "checkpoint") == "smollm2 (embedded)"
     assert not list(tmp_path.iterdir())
 

@@ -70,11 +70,13 @@ def test_bertscore_is_the_packages_and_an_empty_answer_scores_nothing():
 
 
 def test_an_encoder_that_bertscore_does_not_know_is_refused_before_anything_is_trained(script):
-    done = script("llama2/llama2_instructions.py", "--demo", "--bertscore_model", "smollm2", "--dry_run", tiny=False)
+    done = script(
+        "llama2/llama2_instructions.py", "--demo", "--bertscore_model", "smollm2", "--dry_run", "plan", tiny=False
+    )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "roberta-large" in done.stderr
     done = script(
-        "llama2/llama2_instructions.py", "--demo", "--bertscore_model", "roberta-large", "--dry_run", tiny=False
+        "llama2/llama2_instructions.py", "--demo", "--bertscore_model", "roberta-large", "--dry_run", "plan", tiny=False
     )
     assert "bertscore_model        roberta-large" in done.stdout
 

@@ -151,7 +151,7 @@ def test_baseline_scores_every_prompt_type(script, tmp_path, task, prompt):
 
 @pytest.mark.parametrize("task", ["classification", "summarization"])
 def test_prompted_and_tuned_models_have_one_budget_quantisation_and_document_length(script, task):
-    plans = [script(f"mistral/mistral_{task}.py", "--dry_run").stdout]
+    plans = [script(f"mistral/mistral_{task}.py", "--dry_run", "plan").stdout]
     for prompt in ("zero-shot", "few-shot"):
         words = ["--task_type", task, "--prompt_type", prompt, "--dry_run"]
         plans.append(script("mistral/mistral_baseline_inference.py", *words).stdout)

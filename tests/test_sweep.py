@@ -107,7 +107,7 @@ parser.add_argument("--rank", type=int)
 parser.add_argument("--tag", choices=["a", "b"], default="a")
 parser.add_argument("--fails", help="RANK:CODE")
 parser.add_argument("--resume", action="store_true")
-parser.add_argument("--dry_run", action="store_true")
+parser.add_argument("--dry_run", nargs="?", const=True)
 args = parser.parse_args()
 here = pathlib.Path(__file__).parent
 record = here / f"record-{args.rank}-{args.tag}"

@@ -108,14 +108,14 @@ def test_same_seed_same_losses_another_seed_other_losses(make_run, load, tmp_pat
 
 def test_a_small_machine_recomputes_activations_and_learns_the_same(make_run, load, tmp_path, monkeypatch):
     plain, first = tuned(make_run, load, toy(8), epochs=1, output_dir=tmp_path / "plain")
-    monkeypatch.setattr(training, "recompute", lambda model, gpu: True)
+    monkeypatch.setattr(training, "recompute", lambda parameters, gpu: True)
     lean, second = tuned(make_run, load, toy(8), epochs=1, output_dir=tmp_path / "lean")
     assert lean.training["losses"] == plain.training["losses"]
     assert not second.is_gradient_checkpointing
     monkeypatch.undo()
     monkeypatch.setattr(training.memory, "total", lambda: 8e9)
-    assert training.recompute(first, gpu=False)
-    assert not training.recompute(first, gpu=True)
+    assert training.recompute(first.num_parameters(), gpu=False)
+    assert not training.recompute(first.num_parameters(), gpu=True)
 
 
 def test_neftune_changes_training_and_leaves_no_noise_behind(make_run, load, tmp_path):
