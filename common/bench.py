@@ -5,8 +5,9 @@
 
 Every line is a ratio of two ways to the same answers on the same weights and rows, run in turn, each in a process of
 its own; medians. The machine's speed cancels out, so ratios can be quoted; the seconds beside them are this machine's.
-Data are SAMSum and 20 Newsgroups where DATA_DIR has them, else the shipped sample. Rivals (PINS) are installed into an
-environment of their own, on top of the libraries that the project runs with: the same torch, transformers and trl.
+Data are SAMSum and 20 Newsgroups where DATA_DIR has them, else the shipped sample. Rivals (rivals/requirements.txt) are
+installed into an environment of their own, on top of the libraries that the project runs with: the same torch,
+transformers and trl.
 """
 
 import argparse
@@ -24,8 +25,8 @@ from common import checkpoints, console, data, encoding, folders, machine, recor
 from common.console import InputError, say
 
 RESULT = records.ROOT / "assets" / "bench.json"
-PINS = ("lm-eval==0.4.13", "llama-cpp-python==0.3.36")
-SETTINGS = {"rows": 8, "steps": 6, "lora_r": 64}  # of a training step; every linear layer gets an adapter
+REQUIRED = Path(__file__).parent / "rivals" / "requirements.txt"
+SETTINGS = {"rows": 8, "steps": 5, "lora_r": 64}  # of a training step; every linear layer gets an adapter
 
 
 def main():
@@ -126,15 +127,15 @@ def process(python, rival, task):
 def rivals():
     """Path of a Python that has the rivals beside this project's libraries; made once."""
     home = checkpoints.cache() / "rivals"
-    python, done = home / "bin" / "python", home / "installed.json"
-    if not done.is_file() or json.loads(done.read_text()) != list(PINS):
-        say(f"  installing {' and '.join(PINS)} into {home}, once (llama.cpp is compiled: minutes)")
+    python, done, wanted = home / "bin" / "python", home / "installed.txt", REQUIRED.read_text()
+    if not done.is_file() or done.read_text() != wanted:
+        say(f"  installing {', '.join(wanted.split())} into {home}, once (some of it is compiled: minutes)")
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
         ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
         site = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
         (Path(site) / "project.pth").write_text(sysconfig.get_paths()["purelib"])
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PINS], check=True)
-        records.write_json(done, list(PINS))
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIRED)], check=True)
+        done.write_text(wanted)
     return str(python)
 
 

@@ -349,9 +349,10 @@ def step(job, model, batch):
             told |= {"labels": ids[:, :columns], "logits_to_keep": columns}
     mask = torch.ones((rows, 1, length, length), dtype=torch.bool, device=device)
     mixed = job.precision in ("bfloat16", machine.MIXED)
-    with disable_input_dtype_casting(model, mixed), torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        loss = model(input_ids=ids, attention_mask=mask, **told).loss
-    loss.backward()
+    with disable_input_dtype_casting(model, mixed):  # around the way back too, where passes may be made again
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = model(input_ids=ids, attention_mask=mask, **told).loss
+        loss.backward()
 
 
 def count(job, batch):

@@ -217,6 +217,12 @@ def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_u
     run, found, _, batches = tuned
     used, pad_left = [], passes.pad_left
     monkeypatch.setattr(passes, "pad_left", lambda rows, *rest: used.extend(rows) or pad_left(rows, *rest))
+    stops, configuration = [], generation.configuration
+    monkeypatch.setattr(
+        generation,
+        "configuration",
+        lambda how, budget, stop, pad: stops.append(stop) or configuration(how, budget, stop, pad),
+    )
     use = case.run(run.folder / "use", "inference", experiment_dir=run.folder)
     evaluation.summaries(use, found, replace(SUMMARIES, test=SUMMARIES.train))
     encoder, trained = use.encoder([]), set()
@@ -226,7 +232,7 @@ def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_u
             trained.add(tuple(token for token, label in zip(ids, labels, strict=True) if label == -100))
     assert trained == {tuple(prompt) for prompt in used}
     assert len(used) == len(trained) == len(SUMMARIES.train)
-    assert encoder.stop == found.generation_config.eos_token_id
+    assert stops == [encoder.stop]
     assert set(encoder.stop) == {encoder.end, encoder.tokenizer.eos_token_id}
     of_its_own = (tiny.TURNS.get(case.chat) or ["</s>"])[-1]  # <end_of_turn>, which is not the end of sequence
     assert encoder.end == encoder.tokenizer.convert_tokens_to_ids(of_its_own)
