@@ -10,6 +10,7 @@ takes at its defaults into budget.json, for the front README.
 import contextlib
 import copy
 import functools
+import gc
 import json
 import statistics
 import sys
@@ -30,7 +31,8 @@ CONTEXT = 0.8e9  # bytes that CUDA and its libraries take beside the tensors, on
 # no more is held between steps than the largest one needs, training the embedded models took up to 1.5 times a step's
 # need.
 HOLES = 1.4
-LIBRARIES = 0.9e9  # bytes of Python and the imported libraries, on a CPU
+EVERYTHING = 1  # byte that may stay
+LIBRARIES = 1.05e9  # bytes of Python and the imported libraries, on a CPU
 ADAM = 8  # bytes a trained parameter: two moments in float32
 GRADIENT = 4  # bytes a trained parameter, float32
 WORTH = 5e11  # parameters times tokens: a training of less takes seconds, and is not estimated before it runs
@@ -512,7 +514,14 @@ def seconds_here(job):
     layers = min(DEEP, job.layers)
     with torch.random.fork_rng():
         step_on = stepper(job, layers)
-        rounds = [[step_on(batch) for batch in (long, short)] for _ in range(ROUNDS + 1)]
+        rounds = []
+        for turn in range(ROUNDS + 1):
+            if turn == 1:  # training hands memory back before about every second step, which takes it anew
+                memory.hand_back(EVERYTHING)
+            rounds.append([step_on(batch) for batch in (long, short)])
+    del step_on
+    gc.collect()
+    memory.hand_back(EVERYTHING)  # what was tried leaves no holes to the training
     found = [statistics.mean(each) for each in zip(*rounds[1:], strict=True)]  # the first one warms up
     # By products, not by the difference that a layer makes: a busy machine's noise would count as often as there are
     # layers.
