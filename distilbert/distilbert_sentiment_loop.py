@@ -22,10 +22,10 @@ from common import (
     encoders,
     experiment,
     flags,
-    generation,
     loops,
     machine,
     memory,
+    passes,
     records,
     training,
 )
@@ -123,7 +123,7 @@ def validated(run, network, rows):
     import torch
 
     loss, right = 0.0, 0
-    for numbers in generation.batches([len(row["input_ids"]) for row in rows], run.settings["inference_batch_size"]):
+    for numbers in passes.batches([len(row["input_ids"]) for row in rows], run.settings["inference_batch_size"]):
         batch = loops.batch(run, [rows[i] for i in numbers])
         with torch.inference_mode():
             out = network(**batch)

@@ -39,7 +39,7 @@ def test_the_embedded_weights_are_the_expected_ones():
         assert checkpoints.sha256(checkpoints.embedded_file(name)) == known["sha256"]
 
 
-def test_the_embedded_model_in_4_bit_knows_the_capital_of_france():
+def test_the_embedded_model_in_4_bit_knows_the_capital_of_france(packed):
     checkpoint = checkpoints.find("smollm2")
     model = loading.base(checkpoint, machine.precision())
     assert sum(p.numel() for p in model.parameters()) < checkpoint_parameters()  # packed: two weights a byte
