@@ -21,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import checkpoints, console, data, encoding, folders, machine, records
-from common.console import InputError, say
+from common import checkpoints, console, data, encoding, evaluation, flags, folders, machine, records
+from common.console import INTERRUPTED, InputError, say
 
 RESULT = records.ROOT / "assets" / "bench.json"
 REQUIRED = Path(__file__).parent / "rivals" / "requirements.txt"
@@ -30,24 +30,36 @@ SETTINGS = {"rows": 8, "steps": 5, "lora_r": 64}  # of a training step; every li
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = flags.Parser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each way, in turn (default: 3)")
-    parser.add_argument("--posts", type=int, default=40, help="posts whose labels are scored (default: 40)")
-    parser.add_argument("--dialogues", type=int, default=32, help="dialogues that are summarized (default: 32)")
-    parser.add_argument("--dtype", help="what scoring and writing compute in (default: what scripts here do)")
+    parser.add_argument("--runs", type=flags.positive(int), default=3, help="runs of each way, in turn (default: 3)")
+    parser.add_argument(
+        "--posts", type=flags.positive(int), default=40, help="posts whose labels are scored (default: 40)"
+    )
+    parser.add_argument(
+        "--dialogues", type=flags.positive(int), default=32, help="dialogues that are summarized (default: 32)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        help="what scoring and writing compute in (default: what scripts here do)",
+    )
     parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go, part by part")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         raise InputError(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    bench = Bench(args)
-    for name in args.parts or PARTS:
+    bench, wanted = Bench(args), args.parts or list(PARTS)
+    for number, name in enumerate(wanted):
         say(f"{name}:")
-        found = PARTS[name](bench)
+        try:
+            found = PARTS[name](bench)
+        except KeyboardInterrupt:
+            say(f"\ninterrupted; finished parts are kept. Left: python -m common.bench {' '.join(wanted[number:])}")
+            raise SystemExit(INTERRUPTED) from None
         for line in found["lines"]:
             say(f"  {line['what']}: {line['ratio']:.2f}")
-        kept = json.loads(args.output.read_text()) if args.output.is_file() else {}
+        kept = records.read(args.output) if args.output.is_file() else {}
         records.write_json(args.output, kept | {name: found | bench.circumstances(name)})
     say(f"figures: {records.display(args.output)}")
 
@@ -58,11 +70,11 @@ class Bench:
     def __init__(self, args):
         import transformers
 
-        self.args, self.checkpoint = args, checkpoints.find("smollm2")
+        self.args = args
         self.dtype = args.dtype or machine.precision()
         asked = {"posts": args.posts, "dialogues": args.dialogues, "dtype": args.dtype, "runs": args.runs}
         self.chosen = [f"--{name} {value}" for name, value in asked.items() if value]
-        self.folder = str(checkpoints.prepare(self.checkpoint))
+        self.folder = str(checkpoints.prepare(checkpoints.find("smollm2")))
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
         # Any folder that tunes adapters will do: all of them run the same code on the stand-in.
         homes = [path.parent for path in sorted(records.ROOT.glob("*/model.py"))]
@@ -81,9 +93,9 @@ class Bench:
         }
 
     def rows(self, dataset, labelled, **limits):
-        flags = {"data": None, "text_column": None, "demo": False, "max_train_samples": None, "max_test_samples": None}
-        flags |= {"train_sample_fraction": 1.0, "demo": not os.environ.get("DATA_DIR")}
-        return data.load(dataset, argparse.Namespace(**flags), labelled, limits)
+        asked = {"data": None, "text_column": None, "max_train_samples": None, "max_test_samples": None}
+        asked |= {"train_sample_fraction": 1.0, "demo": not os.environ.get("DATA_DIR")}
+        return data.load(dataset, argparse.Namespace(**asked), labelled, limits)
 
     def posts(self):
         """(20 Newsgroups' rows, prompts, the labels' ids)."""
@@ -211,11 +223,8 @@ def labels(bench):
             "here": lambda: bench.ours("shared", **task),
         }
     )
-    here = chosen(seen["here"]["found"])
-    agree = {
-        "20 full sequences": chosen(seen["20 full sequences"]["found"]),
-        "lm-evaluation-harness": seen["lm-evaluation-harness"]["chosen"],
-    }
+    agree = {name: evaluation.likeliest(range(len(answers)), run["found"]) for name, run in seen.items()}
+    here = agree.pop("here")
     what = f"{len(answers)} labels of {len(prompts)} posts"
     return {
         "lines": [line(f"{what}, {name}", seen[name]["seconds"], seen["here"]["seconds"]) for name in agree],
@@ -228,10 +237,6 @@ def labels(bench):
         "accuracy": {name: same(gold, picks) for name, picks in {**agree, "here": here}.items()},
         "rows": found.source,
     }
-
-
-def chosen(scores):
-    return [max(range(len(row)), key=row.__getitem__) for row in scores]
 
 
 def same(first, second):

@@ -74,7 +74,7 @@ class Job:
     gpu: bool
     batches: list  # of one epoch, a forward pass each: (rows, padded tokens a row, columns that logits are wanted of)
     held: int = 0  # padded tokens that are validated after every epoch
-    counts: dict = field(default_factory=dict)  # batch -> its Count
+    counts: dict = field(default_factory=dict)  # batch -> its Counts with one layer and with two
 
     @property
     def steps(self):
@@ -134,7 +134,8 @@ def of_run(run, rows=None, held=(), gpu=None):
     classes = {"classification": 20}.get(run.task, 2) if run.is_encoder else None
     settings = run.settings
     shapes = batches(rows, at_once(settings), settings["batch_size"], run.args.seed)
-    validated = batches(held, settings["inference_batch_size"], 1, 0) if held else []
+    together = settings["inference_batch_size"]
+    validated = batches(held, together, together, 0) if held else []
     return Job(
         config,
         settings,
@@ -175,7 +176,7 @@ def batches(rows, size, batch_size, seed):
     """(rows, padded length, columns from the first that is learned to the last) of every batch of an epoch, as the
     trainer draws them."""
     lengths = [len(row["input_ids"]) for row in rows]
-    order = list(training.by_length(lengths, max(size, batch_size), seed))
+    order = list(training.by_length(lengths, batch_size, seed))
     found = []
     for start in range(0, len(order), size):
         chosen = [rows[i] for i in order[start : start + size]]
@@ -357,17 +358,13 @@ def step(job, model, batch):
         loss.backward()
 
 
-def count(job, batch):
-    """Count of the whole model, one `batch` a step: that of one layer, and for every further one the difference to
-    two. Counted once a job."""
+def count(job, batch, layers=None):
+    """Count of the model with `layers` layers (default: all), one `batch` a step: that of one layer, and for every
+    further one the difference to two. These two are counted once a job."""
     if batch not in job.counts:
-        job.counts[batch] = counted_whole(job, batch)
-    return job.counts[batch]
-
-
-def counted_whole(job, batch):
-    one, two = (counted(job, layers, batch) for layers in (1, 2))
-    more = job.layers - 1
+        job.counts[batch] = [counted(job, few, batch) for few in (1, 2)]
+    one, two = job.counts[batch]
+    more = (layers or job.layers) - 1
     whole = {name: value + more * (vars(two)[name] - value) for name, value in vars(one).items()}
     return Count(**whole | {"widest": one.widest})
 
@@ -478,15 +475,15 @@ def memory_of(job, room):
     free before the model is loaded: where there are many, dequantised weights are kept (loading.unpacked)."""
     found = count(job, job.largest)
     gradients = GRADIENT * found.trained
-    kept = found.unpacked if found.unpacked <= loading.SHARE * (room - found.other - found.packed) else found.packed
+    unpacked = stays_unpacked(job, room)
     adapter = GRADIENT * found.trained if job.settings["lora_r"] else 0
     several = job.settings["batch_size"] > at_once(job.settings)  # then gradients are there when a pass begins
     parts = {
-        "weights": found.other + kept,
+        "weights": found.other + (found.unpacked if unpacked else found.packed),
         "adapter": adapter,
         "optimizer": ADAM * found.trained,
         "gradients": gradients,
-        "activations": found.step - (0 if several else gradients) + (found.widest if kept == found.packed else 0),
+        "activations": found.step - (0 if several else gradients) + (0 if unpacked else found.widest),
         "holes": 0,
         "libraries": 0 if job.gpu else LIBRARIES,
     }
@@ -525,7 +522,7 @@ def seconds_here(job):
     found = [statistics.mean(each) for each in zip(*rounds[1:], strict=True)]  # the first one warms up
     # By products, not by the difference that a layer makes: a busy machine's noise would count as often as there are
     # layers.
-    more = [count(job, batch).products / counted(job, layers, batch).products for batch in (long, short)]
+    more = [count(job, batch).products / count(job, batch, layers).products for batch in (long, short)]
     of_long, of_short = (seconds * share for seconds, share in zip(found, more, strict=True))
     a, b = long[0] * long[1], short[0] * short[1]
     slope = max(0.0, of_long - of_short) / (a - b) if a > b else 0.0

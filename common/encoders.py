@@ -203,7 +203,9 @@ def labels(run, model, data):
     def score(stage, timing):
         if stage == "base":
             return evaluation.classes(run, data, stage, probe(run, data, timing))
-        return evaluation.classes(run, data, stage, evaluation.likeliest(data, outputs(run, model, data, timing)))
+        return evaluation.classes(
+            run, data, stage, evaluation.likeliest(data.labels, outputs(run, model, data, timing))
+        )
 
     return evaluation.stages(run, len(data.test), score)
 

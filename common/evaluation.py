@@ -26,7 +26,7 @@ def labels(run, model, data):
         )  # fmt: skip
         written = generate(run, model, encoder, prompts, stage, Timing())
         texts, truth = [row["text"] for row in written], [row["target"] for row in data.test]
-        found = classes(run, data, stage, likeliest(data, [row["scores"] for row in scored.rows]))
+        found = classes(run, data, stage, likeliest(data.labels, [row["scores"] for row in scored.rows]))
         found |= metrics.outcomes(texts, truth, data.labels)
         return found | (metrics.generated(texts, truth, data.labels) if len(data.labels) == 2 else {})
 
@@ -56,14 +56,14 @@ def random_head(run, data):
 
         lengths, size = [len(prompt) for prompt in prompts], run.settings["inference_batch_size"]
         passes.run(lengths, size, work, scored.add, scored.done, "random head reads")
-        return classes(run, data, stage, likeliest(data, [row["scores"] for row in scored.rows]))
+        return classes(run, data, stage, likeliest(data.labels, [row["scores"] for row in scored.rows]))
 
     return prompted(run, model, data, score)
 
 
-def likeliest(data, scores):
-    """The class with the highest of every row's scores, which are one a label."""
-    return [data.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+def likeliest(labels, scores):
+    """The label with the highest of every row's scores, which are one a label."""
+    return [labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
 
 
 def classes(run, data, stage, found):

@@ -29,7 +29,7 @@ def generate(
     batch, so that a resumed run draws what an uninterrupted one does; beams search, without sampling.
     on_batch(rows, answers, seconds) is called after every batch with the row numbers, one dictionary
     `{"text", "tokens", "stopped"}` each (text without special tokens, stripped; tokens written, the end of
-    sequence included), and the time the batch took. Rows in `done` are skipped with their whole batch.
+    sequence included), and the time the batch took. Rows in `done` are left out.
     """
     decoding = decoding or GREEDY
     pad = encoder.tokenizer.pad_token_id

@@ -45,6 +45,21 @@ def give_back():
         torch.cuda.empty_cache()
 
 
+def attempt(work, *given, **named):
+    """What work(…) returns, or None if memory ran out; then everything that it held is given back."""
+    import gc
+
+    try:
+        return work(*given, **named)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+    # Only here, behind the handler, are the frames gone that held what was computed.
+    gc.collect()
+    give_back()
+    return None
+
+
 def ran_out(error):
     """Whether an exception says that memory ran out: Python's, torch's, C++'s or oneDNN's, which names no reason."""
     import torch

@@ -1,7 +1,6 @@
 """Rows through a model without training: in batches of like length, as many rows at once as memory holds, fewer where
 it turns out not to hold them."""
 
-import gc
 import time
 
 from common import architecture, console, memory
@@ -25,7 +24,7 @@ def run(lengths, size, work, on_batch, done=(), label="reading", bytes_per_row=0
     bar = console.progress(len(lengths), label, done=len(done))
     while waiting:
         rows, began = waiting[0], time.monotonic()
-        found = attempt(work, rows)
+        found = memory.attempt(work, rows)
         if found is None:
             if len(rows) == 1:
                 raise InputError(
@@ -40,19 +39,6 @@ def run(lengths, size, work, on_batch, done=(), label="reading", bytes_per_row=0
         bar.update(len(rows))
         waiting.pop(0)
     bar.close()
-
-
-def attempt(work, rows):
-    """work(rows), or None if memory ran out."""
-    try:
-        return work(rows)
-    except (MemoryError, RuntimeError) as error:
-        if not memory.ran_out(error):
-            raise
-    # Only here, behind the handler, are the frames gone that held the batch.
-    gc.collect()
-    memory.give_back()
-    return None
 
 
 def batches(lengths, size):

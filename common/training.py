@@ -151,27 +151,20 @@ def parts(batch_size, most):
 
 def to_the_end(trainer, checkpoint, book):
     """Train on from a checkpoint (or None). False if memory ran out, with nothing of the attempt left in the way."""
-    import gc
-
     from peft.helpers import disable_input_dtype_casting
 
     # peft hands an adapter its input in the weights' float32; under autocast that is a copy to and fro for nothing.
-    mixed = trainer.args.bf16 or trainer.args.fp16
+    mixed, start = trainer.args.bf16 or trainer.args.fp16, str(checkpoint) if checkpoint else None
     try:
         with disable_input_dtype_casting(trainer.model, mixed):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return True
-    except (MemoryError, RuntimeError) as error:
-        if not memory.ran_out(error):
-            raise
+            done = memory.attempt(trainer.train, resume_from_checkpoint=start)
     finally:
         if book.bar:
             book.bar.close()
-    if getattr(trainer, "neftune_hook_handle", None):
+    if done is None and getattr(trainer, "neftune_hook_handle", None):
         trainer.neftune_hook_handle.remove()  # the library removes it after a whole training only
     trainer.optimizer = trainer.lr_scheduler = None
-    gc.collect()
-    return False
+    return done is not None
 
 
 def as_loaded(tuned):

@@ -259,7 +259,6 @@ def test_the_front_pages_figures_are_what_the_models_take():
     everyone = [path.parent for path in sorted(ROOT.glob("*/model.py"))]
     assert set(kept) == {v.checkpoint for home in everyone for v in folders.load_module(home / "model.py").VARIANTS}
     found = budget.defaults(ROOT / "phi2") | budget.defaults(ROOT / "distilbert")
-    for name, figures in found.items():  # tensors are counted while they live: when they are let go varies a little
-        numbers = {key: value for key, value in figures.items() if isinstance(value, float | int)}
-        assert {key: kept[name][key] for key in numbers} == pytest.approx(numbers, rel=0.05)
+    for name, figures in found.items():  # a first count in a process has some hundred bytes more than later ones
+        assert kept[name] == pytest.approx(figures, rel=1e-6)
     assert all(figures["peak"] + budget.CONTEXT <= budget.CARD for figures in kept.values() if figures["fits"])

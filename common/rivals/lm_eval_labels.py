@@ -1,5 +1,5 @@
 """Multiple choice by lm-evaluation-harness: the same prompts, the same labels. Reads a JSON task from standard input,
-prints one JSON line: seconds of the evaluation, accuracy, the choice of every row.
+prints one JSON line: seconds of the evaluation, and of every row the log-probabilities of all choices.
 
 Task: {"folder", "rows": [{"prompt", "choices", "gold"}], "batch_size", "dtype"}; prompt and choice meet as they stand.
 """
@@ -36,9 +36,8 @@ def main():
         found = lm_eval.simple_evaluate(model=model, tasks=[config], log_samples=True, bootstrap_iters=0)
         seconds = time.monotonic() - began
     samples = sorted(found["samples"]["labels"], key=lambda sample: sample["doc_id"])
-    scores = [[answer[0][0] for answer in sample["resps"]] for sample in samples]
-    chosen = [max(range(len(row)), key=lambda i: float(row[i])) for row in scores]
-    print(json.dumps({"seconds": seconds, "accuracy": found["results"]["labels"]["acc,none"], "chosen": chosen}))
+    scores = [[float(answer[0][0]) for answer in sample["resps"]] for sample in samples]
+    print(json.dumps({"seconds": seconds, "found": scores}))
 
 
 if __name__ == "__main__":

@@ -22,10 +22,20 @@ class Spelled:
         return self.answers[label]
 
 
+def kept(task):
+    """(a list with a place for every prompt, the on_batch that fills it)."""
+    found = [None] * len(task["prompts"])
+
+    def keep(rows, values, seconds):
+        for row, value in zip(rows, values, strict=True):
+            found[row] = value
+
+    return found, keep
+
+
 def shared(model, tokenizer, task):
     """Log-probabilities of all labels, prompt by prompt: the labels share the prompt's work."""
-    found = [None] * len(task["prompts"])
-    keep = lambda rows, scores, seconds: [found.__setitem__(*pair) for pair in zip(rows, scores, strict=True)]  # noqa: E731
+    found, keep = kept(task)
     encoder, labels = Spelled(tokenizer, task["answers"]), range(len(task["answers"]))
     scoring.score_labels(model, encoder, task["prompts"], labels, task["batch_size"], keep)
     return found
@@ -49,8 +59,7 @@ def full_sequences(model, tokenizer, task):
 
 def together(model, tokenizer, task):
     """Texts, written in batches."""
-    found = [None] * len(task["prompts"])
-    keep = lambda rows, made, seconds: [found.__setitem__(*pair) for pair in zip(rows, made, strict=True)]  # noqa: E731
+    found, keep = kept(task)
     encoder = Spelled(tokenizer, stop=task["stop"])
     generation.generate(model, encoder, task["prompts"], task["max_new_tokens"], task["batch_size"], keep)
     return [answer["text"] for answer in found]
