@@ -73,20 +73,21 @@ def new_adapter(model, settings, **keywords):
     what else peft's LoraConfig is told."""
     import peft
 
+    from common import dropout
+
     missing = missing_targets(model, settings["targets"])
     if missing:
         raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
-    return peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=settings["lora_r"],
-            lora_alpha=settings["lora_alpha"],
-            lora_dropout=settings["dropout"],
-            target_modules=settings["targets"],
-            bias="none",
-            **{"task_type": "CAUSAL_LM", **keywords},
-        ),
+    config = peft.LoraConfig(
+        r=settings["lora_r"],
+        lora_alpha=settings["lora_alpha"],
+        lora_dropout=settings["dropout"],
+        target_modules=settings["targets"],
+        bias="none",
+        **{"task_type": "CAUSAL_LM", **keywords},
     )
+    adapted = peft.get_peft_model(model, config)
+    return adapted if model.device.type == "cuda" else dropout.replace(adapted)
 
 
 def with_adapter(model, folder):
