@@ -2,7 +2,7 @@
 PYTHON ?= python3
 bin = .venv/bin
 
-.PHONY: demo test slow lint tables bench
+.PHONY: demo test slow lint tables bench bench-gpu
 
 demo: .venv/ready            ## base model, QLoRA, tuned model on sample dialogues, before/after table
 	$(bin)/python mistral/mistral_summarization.py --demo
@@ -24,6 +24,9 @@ tables: .venv/ready          ## rewrite every table in every README, and every p
 
 bench: .venv/ready           ## ratios of the faster paths over the plain ones, side by side
 	$(bin)/python -m common.bench
+
+bench-gpu: .venv/ready       ## training steps of the true 7B and 13B shapes beside stock TRL; needs a CUDA card
+	$(bin)/python -m common.bench_gpu
 
 # The embedded models come without their dependencies: those are runtimes that nothing here uses.
 .venv/ready: requirements.txt pyproject.toml

@@ -4,7 +4,8 @@
     python -m common.bench training --runs 1        one part
 
 Every line is a ratio of two ways to the same answers on the same weights and rows, run in turn, each in a process of
-its own; medians. The machine's speed cancels out, so ratios can be quoted; the seconds beside them are this machine's.
+its own; medians. Where rows are scored or answered, every run has its share of them. The machine's speed cancels out,
+so ratios can be quoted; the figures beside them are this machine's.
 Data are SAMSum and 20 Newsgroups where DATA_DIR has them, else the shipped sample. Rivals (rivals/requirements.txt) are
 installed into an environment of their own, on top of the libraries that the project runs with: the same torch,
 transformers and trl.
@@ -48,19 +49,22 @@ def main():
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         raise InputError(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    if args.runs > min(args.posts, args.dialogues):
+        raise InputError(f"every one of {args.runs} runs takes its share of the rows: give it one at least")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     bench, wanted = Bench(args), args.parts or list(PARTS)
     for number, name in enumerate(wanted):
         say(f"{name}:")
         try:
-            found = PARTS[name](bench)
+            found = PARTS[name][0](bench)
         except KeyboardInterrupt:
             say(f"\ninterrupted; finished parts are kept. Left: python -m common.bench {' '.join(wanted[number:])}")
             raise SystemExit(INTERRUPTED) from None
         for line in found["lines"]:
             say(f"  {line['what']}: {line['ratio']:.2f}")
         kept = records.read(args.output) if args.output.is_file() else {}
-        records.write_json(args.output, kept | {name: found | bench.circumstances(name)})
+        key = f"{name} in {args.dtype}" if args.dtype and "dtype" in PARTS[name][1] else name
+        records.write_json(args.output, kept | {key: found | bench.circumstances(name)})
     say(f"figures: {records.display(args.output)}")
 
 
@@ -72,8 +76,6 @@ class Bench:
 
         self.args = args
         self.dtype = args.dtype or machine.precision()
-        asked = {"posts": args.posts, "dialogues": args.dialogues, "dtype": args.dtype, "runs": args.runs}
-        self.chosen = [f"--{name} {value}" for name, value in asked.items() if value]
         self.folder = str(checkpoints.prepare(checkpoints.find("smollm2")))
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
         # Any folder that tunes adapters will do: all of them run the same code on the stand-in.
@@ -82,13 +84,14 @@ class Bench:
         self.wording = folders.load_module(self.home / "prompts.py")
 
     def circumstances(self, name):
+        asked = {flag: getattr(self.args, flag) for flag in (*PARTS[name][1], "runs")}
         return {
             "date": records.now()[:10],
             "device": machine.device_name(),
             "cores": os.cpu_count(),
             "runs": self.args.runs,
             "dtype": self.dtype,
-            "command": " ".join([name, *self.chosen]),
+            "command": " ".join([name, *(f"--{flag} {value}" for flag, value in asked.items() if value)]),
             "packages": records.environment()["packages"],
         }
 
@@ -110,18 +113,24 @@ class Bench:
         found = self.rows(data.SAMSUM, False, test=self.args.dialogues)
         return [encoder.prompt(row["text"]) for row in found.test], encoder.stop
 
+    def share(self, rows):
+        """In words, how many rows there are."""
+        runs = self.args.runs
+        return f"{len(rows)}" if runs == 1 else f"{len(rows)} (a run: {len(rows) // runs})"
+
     def ours(self, way, **task):
         return process(sys.executable, "ours", {"way": way, "folder": self.folder, "batch_size": 16, **task})
 
-    def alternating(self, ways):
-        """{name: (median seconds, what the last run found)} of functions run in turn."""
-        found = {name: [] for name in ways}
-        for _ in range(self.args.runs):
+    def alternating(self, ways, rows=()):
+        """{name: what each run found} of functions run in turn. Where there are rows, each run is called with its share
+        of them: the first, the second, …"""
+        found, runs = {name: [] for name in ways}, self.args.runs
+        for run in range(runs):
+            share = rows[run * len(rows) // runs : (run + 1) * len(rows) // runs]
             for name, way in ways.items():
-                found[name].append(way())
-                say(f"  {name}: {found[name][-1]['seconds']:.1f} s")
-        middle = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
-        return {name: {**runs[-1], "seconds": middle[name]} for name, runs in found.items()}
+                found[name].append(way(share))
+                say(f"  {run + 1} of {runs}, {name}: {found[name][-1]['seconds']:.1f} s")
+        return found
 
 
 def process(python, rival, task):
@@ -152,14 +161,26 @@ def rivals():
 
 
 def line(what, plain, here, unit="s"):
-    """A line of the table: `plain` over `here`, both in seconds, or for a rate (unit is not "s") here over plain."""
+    """A line of the table: medians of the runs' figures, which are seconds or rates (unit is not "s"), and by how much
+    we are ahead: the median and the ends of the runs' ratios, each of figures taken side by side."""
+    ratios = [a / b if unit == "s" else b / a for a, b in zip(plain, here, strict=True)]
     return {
         "what": what,
-        "plain": plain,
-        "here": here,
+        "plain": statistics.median(plain),
+        "here": statistics.median(here),
         "unit": unit,
-        "ratio": plain / here if unit == "s" else here / plain,
+        "ratio": statistics.median(ratios),
+        "ratios": [min(ratios), max(ratios)],
     }
+
+
+def seconds(runs):
+    return [run["seconds"] for run in runs]
+
+
+def all_rows(runs):
+    """What was found in every row, from runs that had a share of the rows each."""
+    return [each for run in runs for each in run["found"]]
 
 
 def training(bench):
@@ -176,16 +197,18 @@ def training(bench):
         "steps": SETTINGS["steps"],
         "lora_r": SETTINGS["lora_r"],
         "learning_rate": 1e-3,
+        "quantised": True,
     }
     ways = {
-        "TRL, defaults": lambda: process(sys.executable, "trl_sft", {**task, "defaults": True}),
-        "TRL, no recomputation": lambda: process(sys.executable, "trl_sft", {**task, "defaults": False}),
-        "here": lambda: script(bench.home, count),
+        "TRL, defaults": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": True}),
+        "TRL, no recomputation": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": False}),
+        "here": lambda _: script(bench.home, count),
     }
     seen = bench.alternating(ways)
-    rate = {name: run["tokens"] / run["seconds"] for name, run in seen.items()}
+    rate = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in seen.items()}
     lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in list(ways)[:2]]
-    return {"lines": lines, "outside": seen["here"]["outside"], "rows": found.source}
+    outside = statistics.median(run["outside"] for run in seen["here"])
+    return {"lines": lines, "outside": outside, "rows": found.source}
 
 
 def script(home, count):
@@ -214,27 +237,31 @@ def labels(bench):
         {"prompt": bench.tokenizer.decode(prompt), "choices": spelled, "gold": right}
         for prompt, right in zip(prompts, gold, strict=True)
     ]
-    task = {"prompts": prompts, "answers": answers, "dtype": bench.dtype}
-    theirs = {"folder": bench.folder, "rows": rows, "batch_size": 16, "dtype": bench.dtype}
+    task = {"answers": answers, "dtype": bench.dtype}
+    theirs = {"folder": bench.folder, "batch_size": 16, "dtype": bench.dtype}
+    # One number a row: what each way makes of it is looked up, so that all take the same shares.
     seen = bench.alternating(
         {
-            "20 full sequences": lambda: bench.ours("full_sequences", **task),
-            "lm-evaluation-harness": lambda: process(python, "lm_eval_labels", theirs),
-            "here": lambda: bench.ours("shared", **task),
-        }
+            "20 full sequences": lambda at: bench.ours("full_sequences", prompts=[prompts[i] for i in at], **task),
+            "lm-evaluation-harness": lambda at: process(
+                python, "lm_eval_labels", {"rows": [rows[i] for i in at], **theirs}
+            ),
+            "here": lambda at: bench.ours("shared", prompts=[prompts[i] for i in at], **task),
+        },
+        range(len(prompts)),
     )
-    agree = {name: evaluation.likeliest(range(len(answers)), run["found"]) for name, run in seen.items()}
-    here = agree.pop("here")
-    what = f"{len(answers)} labels of {len(prompts)} posts"
+    scores = {name: all_rows(runs) for name, runs in seen.items()}
+    picks = {name: evaluation.likeliest(range(len(answers)), each) for name, each in scores.items()}
+    what, others = f"{len(answers)} labels of {bench.share(prompts)} posts", [name for name in seen if name != "here"]
     return {
-        "lines": [line(f"{what}, {name}", seen[name]["seconds"], seen["here"]["seconds"]) for name in agree],
+        "lines": [line(f"{what}, {name}", seconds(seen[name]), seconds(seen["here"])) for name in others],
         "largest_difference": max(
             abs(a - b)
-            for pair in zip(seen["here"]["found"], seen["20 full sequences"]["found"], strict=True)
+            for pair in zip(scores["here"], scores["20 full sequences"], strict=True)
             for a, b in zip(*pair, strict=True)
         ),
-        "same_choice": {name: same(here, theirs) for name, theirs in agree.items()},
-        "accuracy": {name: same(gold, picks) for name, picks in {**agree, "here": here}.items()},
+        "same_choice": {name: same(picks["here"], picks[name]) for name in others},
+        "accuracy": {name: same(gold, each) for name, each in picks.items()},
         "rows": found.source,
     }
 
@@ -247,25 +274,20 @@ def same(first, second):
 def generation(bench):
     """(b) and (d): summaries in batches against one at a time with a cache, without, and by llama.cpp."""
     prompts, stop = bench.dialogues()
-    python, task = rivals(), {"prompts": prompts, "stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
-    theirs = {
-        "file": str(checkpoints.embedded_file("smollm2")),
-        "prompts": prompts,
-        "max_new_tokens": 100,
-        "threads": os.cpu_count(),
-    }
+    python, task = rivals(), {"stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
+    theirs = {"file": str(checkpoints.embedded_file("smollm2")), "max_new_tokens": 100, "threads": os.cpu_count()}
     ways = {
-        "one at a time, cache": lambda: bench.ours("one_at_a_time", **task),
-        "one at a time, no cache": lambda: bench.ours("without_cache", **task),
-        "llama.cpp, one at a time": lambda: process(python, "llama_cpp", theirs),
-        "here": lambda: bench.ours("together", **task),
+        "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
+        "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
+        "llama.cpp, one at a time": lambda share: process(python, "llama_cpp", {**theirs, "prompts": share}),
+        "here": lambda share: bench.ours("together", prompts=share, **task),
     }
-    seen = bench.alternating(ways)
-    here, what = seen["here"], f"{len(prompts)} summaries"
+    seen = bench.alternating(ways, prompts)
+    texts, what = {name: all_rows(runs) for name, runs in seen.items()}, f"{bench.share(prompts)} summaries"
     plain = [name for name in ways if name != "here"]
     return {
-        "lines": [line(f"{what}, {name}", seen[name]["seconds"], here["seconds"]) for name in plain],
-        "same_text": {name: same(here["found"], seen[name]["found"]) for name in plain[:2]},
+        "lines": [line(f"{what}, {name}", seconds(seen[name]), seconds(seen["here"])) for name in plain],
+        "same_text": {name: same(texts["here"], texts[name]) for name in plain[:2]},
     }
 
 
@@ -285,20 +307,25 @@ def flops(bench):
     count = SETTINGS["rows"] * SETTINGS["steps"] * 2
     seen = bench.alternating(
         {
-            "prefill": lambda: bench.ours("prefill", prompts=prompts, dtype=bench.dtype),
-            "training": lambda: script(bench.home, count),
+            "prefill": lambda _: bench.ours("prefill", prompts=prompts, dtype=bench.dtype),
+            "training": lambda _: script(bench.home, count),
         }
     )
     weights = linear_weights(bench.folder)
-    adapter = seen["training"]["trainable_parameters"]
+    adapter, tokens = (seen["training"][0][name] for name in ("trainable_parameters", "tokens"))
     # Products alone, without attention: two operations a weight forward, two for the gradients of what goes in, and
     # for an adapter two more for its own.
     work = {
         "prefill": 2 * weights * sum(map(len, prompts)),
-        "training": (4 * weights + 6 * adapter) * seen["training"]["tokens"],
+        "training": (4 * weights + 6 * adapter) * tokens,
     }
     lines = [
-        line(f"{name}, share of the matrix-product rate", rate, work[name] / seen[name]["seconds"], "FLOP/s")
+        line(
+            f"{name}, share of the matrix-product rate",
+            [rate] * bench.args.runs,
+            [work[name] / each for each in seconds(seen[name])],
+            "FLOP/s",
+        )
         for name in work
     ]
     return {"lines": lines}
@@ -318,7 +345,12 @@ def linear_weights(folder):
     return total
 
 
-PARTS = {"training": training, "labels": labels, "generation": generation, "flops": flops}
+PARTS = {  # with the flags that each heeds
+    "training": (training, ()),
+    "labels": (labels, ("posts", "dtype")),
+    "generation": (generation, ("dialogues", "dtype")),
+    "flops": (flops, ("dialogues",)),
+}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from common.console import INTERRUPTED, InputError, exit_code, say
 
 SAMPLE = Path(__file__).parent / "sample" / "dialogues.jsonl"
 WORDING = "Summarize the dialogue in one or two short sentences.\n\n{}\n\nSummary:"
+SHOWN = records.ROOT / "assets" / "loadtest.json"  # the report on the front page
 RATES = [1, 2, 4, 8]  # requests a second
 TOP = 4096  # requests a second at which a ramp gives up: a thread each
 KEEPS_UP = 0.9  # share of the offered load
@@ -130,17 +131,18 @@ def overload(block, max_p90):
     return None
 
 
-def table(blocks):
+def rows(blocks):
+    """The head of the table and a line a rate, of cells."""
     head = ["rate", "offered/s", "completed/s", "sent", "failed", "p50 s", "p90 s", "p99 s", "tokens/s"]
-    rows = [[*head, "USD / 1,000 tokens"]]
+    found = [[*head, "USD / 1,000 tokens"]]
     for block in blocks:
         kinds = ", ".join(f"{kind}: {n}" for kind, n in block["failures"].items())
         failed = f"{block['failed']} ({kinds})" if kinds else "0"
         late = [figure(block["latency_s"][name], ".3f") for name in PERCENTILES]
         asked = [f"{block['rate']:g}", f"{block['offered_per_s']:.2f}", f"{block['completed_per_s']:.2f}"]
         gained = [figure(block["tokens_per_s"], ".1f"), figure(block["usd_per_1000_tokens"], ".6f")]
-        rows.append([*asked, str(block["sent"]), failed, *late, *gained])
-    return console.columns(rows)
+        found.append([*asked, str(block["sent"]), failed, *late, *gained])
+    return found
 
 
 def figure(value, form):
@@ -180,7 +182,8 @@ def draw(content):
     return figure
 
 
-def plot(path, report):
+def picture(report, file):
+    """The picture of a report."""
     from common import plots
 
     content = {
@@ -188,7 +191,7 @@ def plot(path, report):
     }
     content |= {name: [block["latency_s"][name] for block in report["rates"]] for name in PERCENTILES}
     title = f"{report['model']}, {report['max_tokens']} tokens an answer, {report['arrivals']} arrivals"
-    plots.Picture("load", str(Path(path).resolve()), title, content, draw).write()
+    return plots.Picture("load", str(file), title, content, draw)
 
 
 def check_places(*paths):
@@ -272,19 +275,25 @@ def keep(args, report):
         records.write_json(args.output, report)
 
 
+def told(report):
+    """What a ramp found, in words; without one, nothing."""
+    found = report["saturation"]
+    if not found:
+        return ""
+    where = f"saturated at {found['rate']:g} requests/s" if found["rate"] else "not saturated"
+    return f"{where}: {found['reason']}; highest rate that it kept up with: {figure(found['sustained_rate'], 'g')}"
+
+
 def finish(args, report):
     """The table, what a ramp found, and the files."""
     report["finished_at"] = records.now()
     if report["rates"]:
-        say(table(report["rates"]))
+        say(console.columns(rows(report["rates"])))
     if report["saturation"]:
-        found = report["saturation"]
-        where = f"saturated at {found['rate']:g} requests/s" if found["rate"] else "not saturated"
-        kept_up = figure(found["sustained_rate"], "g")
-        say(f"{where}: {found['reason']}; highest rate that it kept up with: {kept_up}")
+        say(told(report))
     keep(args, report)
     if args.plot and report["rates"]:
-        plot(args.plot, report)
+        picture(report, Path(args.plot).resolve()).write()
     for path in filter(None, (args.output, report["rates"] and args.plot)):
         say(f"written: {records.display(path)}")
 

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import flags, folders, metrics, records
+from common import flags, folders, loadtest, metrics, records
 from common.console import exit_code, say
 
 ASSETS = records.ROOT / "assets"
@@ -162,6 +162,11 @@ def shown(folder, kind):
     return "\n\n".join(links or ["-"]) + "\n"
 
 
+def of_front():
+    """The pictures of the front page, which are of no folder."""
+    return [loadtest.picture(records.read(loadtest.SHOWN), "loadtest.svg")] if loadtest.SHOWN.is_file() else []
+
+
 def main():
     parser = flags.Parser(description=__doc__)
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
@@ -169,6 +174,8 @@ def main():
     args = parser.parse_args()
     chosen = folders.named(args.folders, folders.everyone())
     pictures = {picture.file: picture for folder in chosen for picture in of_folder(folder)}
+    if not args.folders:
+        pictures |= {picture.file: picture for picture in of_front()}
     stale = [file for file, picture in pictures.items() if not picture.stands()]
     gone = [p.name for f in chosen for p in ASSETS.glob(f"{f.path.name}_*.svg") if p.name not in pictures]
     if args.check and (stale or gone):

@@ -8,7 +8,7 @@ measured ones beside them), or one of GENERATED or FRONT below. No number in a R
 import re
 import sys
 
-from common import budget, flags, folders, metrics, plots, records
+from common import bench, bench_gpu, budget, flags, folders, loadtest, metrics, plots, records
 from common.console import InputError, columns, duration, exit_code, say
 
 THINNED = re.compile(r"^max_train_samples=(\d+) ?")
@@ -447,14 +447,16 @@ def best_measured(folder, task):
 
 def benchmarks(_):
     """The figures of `make bench`, one line a comparison, and beneath them what they were taken on."""
-    file = records.ROOT / "assets" / "bench.json"
+    file = bench.RESULT
     rows, notes = [["compared with", "theirs", "here", "ratio"]], []
     kept = records.read(file) if file.is_file() else {}
     for part in kept.values():
         for each in part["lines"]:
             rows.append([each["what"], *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
-            rows[-1].append(f"{each['ratio']:.2f}")
-        said = [f"`python -m common.bench {part['command']}`: medians of {part['runs']} runs, {part['date']}"]
+            low, high = each["ratios"]
+            rows[-1].append(f"{each['ratio']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else ""))
+        runs = f"medians of {part['runs']} runs" if part["runs"] > 1 else "one run"
+        said = [f"`python -m common.bench {part['command']}`: {runs}, {part['date']}"]
         said += [f"{part['device']}, {part['cores']} cores", part["dtype"]]
         for key, title in (("same_choice", "same label as"), ("same_text", "same text as"), ("accuracy", "accuracy")):
             said += [f"{title} {other} {share:.1%}" for other, share in part.get(key, {}).items()]
@@ -464,6 +466,38 @@ def benchmarks(_):
             said.append(f"{part['outside']:.0%} of the run here went by outside training and testing")
         notes.append("; ".join(said) + ".  ")
     return "\n".join(["", markdown(rows), *notes, ""]) if kept else "\n-\n"
+
+
+def load(_):
+    """The front page's load test: rates, latencies, cost, and where it saturated."""
+    if not loadtest.SHOWN.is_file():
+        return "\n-\n"
+    report = records.read(loadtest.SHOWN)
+    return "\n".join(["", markdown(loadtest.rows(report["rates"])), loadtest.told(report), ""])
+
+
+def cards(_):
+    """The figures of `make bench-gpu`, a line a cell and side."""
+    file = bench_gpu.RESULT
+    kept = records.read(file) if file.is_file() else {"cells": {}}
+    rows = [["model, method, row", "", "tokens/s", "of the card's matrix-product rate", "peak memory"]]
+    for cell in bench_gpu.cells():
+        for side in bench_gpu.SIDES:
+            found = kept["cells"].get(bench_gpu.key(*cell), {}).get(side, {})
+            if "error" in found:
+                shown = [found["error"], "-", "-"]
+            elif found:
+                speed, peak = found["tokens_per_second"], found["peak_bytes"]
+                shown = [f"{speed:,.0f}", f"{found['mfu']:.0%}", f"{peak / 1e9:.1f} GB"]
+            else:
+                shown = ["-"] * 3
+            rows.append([bench_gpu.key(*cell), side, *shown])
+    said = (
+        f"{kept['card']}, {kept['date']}, medians of {kept['runs']} runs"
+        if file.is_file()
+        else "No card was at hand yet"
+    )
+    return "\n".join(["", markdown(rows), f"{said}: `make bench-gpu`.", ""])
 
 
 def amount(value, unit):
@@ -486,7 +520,15 @@ GENERATED = {
     "confusion": lambda folder: plots.shown(folder, "confusion"),
     "decoding": lambda folder: plots.shown(folder, "decoding"),
 }
-FRONT = {"front": front, "models": models, "budget": budgets, "sentiment": sentiment, "bench": benchmarks}
+FRONT = {
+    "front": front,
+    "models": models,
+    "budget": budgets,
+    "sentiment": sentiment,
+    "bench": benchmarks,
+    "bench-gpu": cards,
+    "loadtest": load,
+}
 
 
 def rendered(path, make):

@@ -125,7 +125,7 @@ def test_a_readme_shows_the_pictures_of_its_records(home, monkeypatch):
 
 
 def test_assets_hold_the_pictures_of_todays_records_and_nothing_else():
-    pictures = [picture for folder in folders.everyone() for picture in plots.of_folder(folder)]
+    pictures = [picture for folder in folders.everyone() for picture in plots.of_folder(folder)] + plots.of_front()
     assert [picture.file for picture in pictures if not picture.stands()] == []
     assert sorted(picture.file for picture in pictures) == sorted(path.name for path in (ROOT / "assets").glob("*.svg"))
 

@@ -1,5 +1,5 @@
 """llama.cpp, one answer at a time, through llama-cpp-python. Reads a JSON task from standard input, prints one JSON
-line: seconds of the generation and the texts.
+line: seconds of the generation and what was found: the texts.
 
 Task: {"file", "prompts": [[token id]], "max_new_tokens", "threads"}
 """
@@ -23,7 +23,7 @@ def main():
                 break
             written.append(token)
         texts.append(model.detokenize(written).decode(errors="replace"))
-    print(json.dumps({"seconds": time.monotonic() - began, "texts": texts}))
+    print(json.dumps({"seconds": time.monotonic() - began, "found": texts}))
 
 
 if __name__ == "__main__":

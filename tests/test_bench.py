@@ -1,0 +1,161 @@
+"""The bench: its sums, and that the ways it times give the same answers on the same task."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from common import bench, bench_gpu, records
+from common.rivals import ours
+
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+def command(module, *words):
+    done = subprocess.run(
+        [sys.executable, "-m", f"common.{module}", *words],
+        capture_output=True,
+        text=True,
+        cwd=records.ROOT,
+        check=False,
+    )
+    return done.returncode, done.stderr.strip().splitlines()
+
+
+def test_a_line_has_medians_and_the_spread_of_ratios_taken_side_by_side():
+    found = bench.line("x", [10.0, 30.0, 20.0], [5.0, 6.0, 8.0])
+    assert (found["plain"], found["here"], found["ratio"]) == (20.0, 6.0, 2.5)
+    assert found["ratios"] == [2.0, 5.0]
+    assert bench.line("x", [10.0], [25.0], "tokens/s")["ratio"] == 2.5
+
+
+def test_runs_share_the_rows_and_take_turns():
+    seen = []
+
+    class Args:
+        runs = 3
+
+    one = bench.Bench.__new__(bench.Bench)
+    one.args = Args
+
+    def way(name):
+        return lambda share: seen.append((name, list(share))) or {"seconds": 1.0, "found": list(share)}
+
+    found = one.alternating({"a": way("a"), "b": way("b")}, range(8))
+    assert seen == [(name, rows) for rows in ([0, 1], [2, 3, 4], [5, 6, 7]) for name in "ab"]
+    assert bench.all_rows(found["b"]) == list(range(8))
+
+
+@pytest.mark.parametrize("words", [["nope"], ["--nope"], ["--runs", "0"], ["--posts", "2"], ["--dtype", "int4"]])
+def test_a_wrong_flag_is_one_line(words):
+    code, lines = command("bench", *words)
+    assert code == 2
+    assert len(lines) == 1
+
+
+@pytest.fixture(scope="module")
+def random_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    return str(bench_gpu.random_weights(TINY, tmp_path_factory.mktemp("random") / "weights"))
+
+
+@pytest.fixture(scope="module")
+def task(random_folder):
+    chance = random.Random(1)
+    prompts = [[chance.randrange(3, 500) for _ in range(n)] for n in (9, 30, 17)]
+    answers = [[7, 8, 9], [7, 8, 10, 11], [12]]
+    more = {"answers": answers, "stop": [1], "max_new_tokens": 6, "batch_size": 2, "dtype": "float32"}
+    return {"folder": random_folder, "prompts": prompts, **more}
+
+
+@pytest.fixture(scope="module")
+def loaded(random_folder):
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(random_folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    return transformers.AutoModelForCausalLM.from_pretrained(random_folder, dtype=torch.float32).eval(), tokenizer
+
+
+def test_labels_score_the_same_both_ways(loaded, task):
+    shared, full = ours.shared(*loaded, task), ours.full_sequences(*loaded, task)
+    assert torch.allclose(torch.tensor(shared), torch.tensor(full), atol=1e-4)
+    assert bench.process(sys.executable, "ours", {**task, "way": "shared"})["found"] == [
+        pytest.approx(row, abs=1e-4) for row in full
+    ]
+
+
+def test_texts_are_the_same_all_ways(loaded, task):
+    plain = ours.without_cache(*loaded, task)
+    assert all(plain)
+    assert ours.one_at_a_time(*loaded, task) == plain
+    assert ours.together(*loaded, task) == plain
+
+
+@pytest.mark.parametrize("quantised", [True, False])
+def test_both_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(random_folder, quantised):
+    """An adapter starts as nothing, and all rows are alike: the first losses are the base model's."""
+    rows = bench_gpu.rows(64, 1, 512) * 8
+    task = {"folder": random_folder, "rows": rows, "batch_size": 2, "steps": 4, "lora_r": 8, "learning_rate": 1e-2}
+    task |= {"quantised": quantised, "defaults": True}
+    theirs, here = (bench.process(sys.executable, script, task) for script in bench_gpu.SIDES.values())
+    assert here["tokens"] == theirs["tokens"] == 2 * 2 * 64
+    assert here["trained"] == theirs["trained"] > 0
+    assert here["losses"][0] == pytest.approx(theirs["losses"][0], rel=0.01)
+    assert here["losses"][-1] < here["losses"][0]
+    assert len(here["losses"]) == len(theirs["losses"]) == 4
+
+
+def test_rows_of_the_gpu_bench_are_long_as_asked_an_eighth_of_them_the_answer():
+    for row in bench_gpu.rows(512, 3, 1000):
+        assert len(row["input_ids"]) == len(row["completion_mask"]) == 512
+        assert sum(row["completion_mask"]) == 64
+        assert all(3 <= token < 1000 for token in row["input_ids"])
+
+
+def test_random_weights_have_the_shape_asked_and_unit_norms(random_folder):
+    from safetensors.torch import load_file
+
+    weights = load_file(f"{random_folder}/model.safetensors")
+    assert weights["model.layers.1.mlp.up_proj.weight"].shape == (128, 64)
+    assert weights["model.layers.1.mlp.up_proj.weight"].float().std().item() == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(weights["model.norm.weight"].float(), torch.ones(64))
+    assert bench.linear_weights(random_folder) == 2 * (4 * 64 * 64 + 3 * 64 * 128)
+
+
+def test_the_shapes_are_the_folders_own():
+    assert bench_gpu.shape("Mistral-7B")["num_key_value_heads"] == 8
+    assert bench_gpu.shape("Llama2-13B")["num_hidden_layers"] == 40
+
+
+def test_medians_of_a_cell_count_linear_products_alone():
+    seen = [{"seconds": s, "tokens": 100, "trained": 10, "peak_bytes": 5} for s in (1.0, 4.0, 2.0)]
+    assert bench_gpu.medians(seen, 1000, 1e6) == {
+        "tokens_per_second": 50.0,
+        "mfu": pytest.approx(50 * 4060 / 1e6),
+        "peak_bytes": 5,
+    }
+    assert bench_gpu.medians([{"error": "out of memory"}], 1000, 1e6) == {"error": "out of memory"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_without_a_card_it_says_so_in_one_line():
+    code, lines = command("bench_gpu")
+    assert code == 2
+    assert len(lines) == 1
+    assert "CUDA" in lines[0]
+
+
+def test_a_record_of_the_bench_is_plain_json():
+    kept = json.loads(bench.RESULT.read_text())
+    assert set(kept) <= {f"{part}{more}" for part in bench.PARTS for more in ("", " in float32", " in bfloat16")}
