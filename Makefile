@@ -11,7 +11,7 @@ test: .venv/ready            ## the fast suite, no network
 	$(bin)/python -m pytest -q -n auto --dist loadfile
 
 slow: .venv/ready            ## minutes each: kill and resume, the real model's learning
-	$(bin)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=$$(nproc) $(bin)/python -m pytest -q -m slow
 
 lint: .venv/ready
 	$(bin)/ruff check
