@@ -28,9 +28,9 @@ CARD = 24e9  # bytes of a card that is sold as one of 24 GB
 UTILISATION = 0.35  # of an accelerator's dense peak, an assumption: 4-bit layers are unpacked in every pass
 CONTEXT = 0.8e9  # bytes that CUDA and its libraries take beside the tensors, on a GPU
 # On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes (memory.py). Where
-# no more is held between steps than the largest one needs, training the embedded models took up to 1.5 times a step's
+# no more is held between steps than the largest one needs, training the embedded models took 1.4 to 1.8 times a step's
 # need.
-HOLES = 1.4
+HOLES = 1.55
 EVERYTHING = 1  # byte that may stay
 LIBRARIES = 1.05e9  # bytes of Python and the imported libraries, on a CPU
 ADAM = 8  # bytes a trained parameter: two moments in float32
