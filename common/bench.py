@@ -46,6 +46,7 @@ def main():
         choices=["float32", "bfloat16"],
         help="what scoring and writing compute in (default: what scripts here do)",
     )
+    parser.add_argument("--without", action="append", default=[], metavar="WAY", help="leave out ways of this name")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go, part by part")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
@@ -86,13 +87,15 @@ class Bench:
 
     def circumstances(self, name):
         asked = {flag: getattr(self.args, flag) for flag in (*PARTS[name][1], "runs")}
+        words = [f"--{flag} {value}" for flag, value in asked.items() if value]
+        words += [f'--without "{way}"' for way in self.args.without]
         return {
             "date": records.now()[:10],
             "device": machine.device_name(),
             "cores": os.cpu_count(),
             "runs": self.args.runs,
             "dtype": self.dtype,
-            "command": " ".join([name, *(f"--{flag} {value}" for flag, value in asked.items() if value)]),
+            "command": " ".join([name, *words]),
             "packages": records.environment()["packages"],
         }
 
@@ -125,6 +128,9 @@ class Bench:
     def alternating(self, ways, rows=()):
         """{name: what each run found} of functions run in turn. Where there are rows, each run is called with its share
         of them: the first, the second, …"""
+        if unknown := set(self.args.without) - set(ways) | {"here"} & set(self.args.without):
+            raise InputError(f"--without {', '.join(unknown)}: what can be left out is {', '.join(list(ways)[:-1])}")
+        ways = {name: way for name, way in ways.items() if name not in self.args.without}
         found, runs = {name: [] for name in ways}, self.args.runs
         for run in range(runs):
             share = rows[run * len(rows) // runs : (run + 1) * len(rows) // runs]
@@ -207,7 +213,7 @@ def training(bench):
     }
     seen = bench.alternating(ways)
     rate = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in seen.items()}
-    lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in list(ways)[:2]]
+    lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in seen if name != "here"]
     outside = statistics.median(run["outside"] for run in seen["here"])
     return {"lines": lines, "outside": outside, "rows": found.source}
 
@@ -257,15 +263,15 @@ def labels(bench):
     what, others = f"{len(answers)} labels of {bench.share(prompts)} posts", [name for name in seen if name != "here"]
     return {
         "lines": [line(f"{what}, {name}", seconds(seen[name]), seconds(seen["here"])) for name in others],
-        "largest_difference": max(
-            abs(a - b)
-            for pair in zip(scores["here"], scores["20 full sequences"], strict=True)
-            for a, b in zip(*pair, strict=True)
-        ),
+        "largest_difference": {name: largest_difference(scores["here"], scores[name]) for name in others},
         "same_choice": {name: same(picks["here"], picks[name]) for name in others},
         "accuracy": {name: same(gold, each) for name, each in picks.items()},
         "rows": found.source,
     }
+
+
+def largest_difference(first, second):
+    return max(abs(a - b) for pair in zip(first, second, strict=True) for a, b in zip(*pair, strict=True))
 
 
 def same(first, second):
@@ -286,10 +292,11 @@ def generation(bench):
     }
     seen = bench.alternating(ways, prompts)
     texts, what = {name: all_rows(runs) for name, runs in seen.items()}, f"{bench.share(prompts)} summaries"
-    plain = [name for name in ways if name != "here"]
+    others = [name for name in seen if name != "here"]
     return {
-        "lines": [line(f"{what}, {name}", seconds(seen[name]), seconds(seen["here"])) for name in plain],
-        "same_text": {name: same(texts["here"], texts[name]) for name in plain[:2]},
+        "lines": [line(f"{what}, {name}", seconds(seen[name]), seconds(seen["here"])) for name in others],
+        # llama.cpp computes with weights and inputs of its own rounding
+        "same_text": {name: same(texts["here"], texts[name]) for name in others if "llama.cpp" not in name},
     }
 
 

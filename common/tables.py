@@ -460,8 +460,8 @@ def benchmarks(_):
         said += [f"{part['device']}, {part['cores']} cores", part["dtype"]]
         for key, title in (("same_choice", "same label as"), ("same_text", "same text as"), ("accuracy", "accuracy")):
             said += [f"{title} {other} {share:.1%}" for other, share in part.get(key, {}).items()]
-        if "largest_difference" in part:
-            said.append(f"scores differ by {part['largest_difference']:.1e} at most")
+        for other, most in part.get("largest_difference", {}).items():
+            said.append(f"scores differ from {other} by {most:.1e} at most")
         if "outside" in part:
             said.append(f"{part['outside']:.0%} of the run here went by outside training and testing")
         notes.append("; ".join(said) + ".  ")

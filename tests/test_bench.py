@@ -44,6 +44,7 @@ def test_runs_share_the_rows_and_take_turns():
 
     class Args:
         runs = 3
+        without = ("c",)
 
     one = bench.Bench.__new__(bench.Bench)
     one.args = Args
@@ -51,7 +52,7 @@ def test_runs_share_the_rows_and_take_turns():
     def way(name):
         return lambda share: seen.append((name, list(share))) or {"seconds": 1.0, "found": list(share)}
 
-    found = one.alternating({"a": way("a"), "b": way("b")}, range(8))
+    found = one.alternating({"a": way("a"), "b": way("b"), "c": way("c")}, range(8))
     assert seen == [(name, rows) for rows in ([0, 1], [2, 3, 4], [5, 6, 7]) for name in "ab"]
     assert bench.all_rows(found["b"]) == list(range(8))
 
