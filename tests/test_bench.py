@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common import bench, bench_gpu, records
+from common.console import InputError
 from common.rivals import ours
 
 TINY = {
@@ -55,6 +56,17 @@ def test_runs_share_the_rows_and_take_turns():
     found = one.alternating({"a": way("a"), "b": way("b"), "c": way("c")}, range(8))
     assert seen == [(name, rows) for rows in ([0, 1], [2, 3, 4], [5, 6, 7]) for name in "ab"]
     assert bench.all_rows(found["b"]) == list(range(8))
+
+
+@pytest.mark.parametrize("name", ["nope", "here"])
+def test_only_a_rival_can_be_left_out(name):
+    class Args:
+        runs, without = 1, (name,)
+
+    one = bench.Bench.__new__(bench.Bench)
+    one.args = Args
+    with pytest.raises(InputError, match="--without"):
+        one.alternating({"rival": print, "here": print})
 
 
 @pytest.mark.parametrize("words", [["nope"], ["--nope"], ["--runs", "0"], ["--posts", "2"], ["--dtype", "int4"]])
