@@ -450,9 +450,12 @@ def benchmarks(_):
     file = bench.RESULT
     rows, notes = [["compared with", "theirs", "here", "ratio"]], []
     kept = records.read(file) if file.is_file() else {}
-    for part in kept.values():
+    for name, part in kept.items():
         for each in part["lines"]:
-            rows.append([each["what"], *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
+            what = each["what"] + (
+                f" ({part['dtype']})" if name.endswith(part["dtype"]) else ""
+            )  # another one was asked
+            rows.append([what, *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
             low, high = each["ratios"]
             rows[-1].append(f"{each['ratio']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else ""))
         runs = f"medians of {part['runs']} runs" if part["runs"] > 1 else "one run"
