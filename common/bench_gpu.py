@@ -21,7 +21,6 @@ from common import bench, checkpoints, console, flags, folders, machine, records
 from common.console import INTERRUPTED, InputError, say
 
 RESULT = records.ROOT / "assets" / "bench_gpu.json"
-SHAPES = {"Mistral-7B": "mistral", "Llama2-13B": "llama2"}  # variant -> folder
 KINDS = {"LoRA bf16": False, "QLoRA NF4": True}  # -> whether in 4 bits
 LENGTHS = {512: 8, 2048: 2}  # tokens a row -> rows a step
 SIDES = {"TRL": "trl_sft", "here": "ours_sft"}
@@ -47,7 +46,7 @@ def main():
     say(f"{len(cells())} cells, {len(cells()) - len(wanted)} finished, {len(wanted)} to run, {args.runs} runs a side")
     try:
         for name in dict.fromkeys(cell[0] for cell in wanted):
-            folder = random_weights(shape(name), checkpoints.cache() / "random" / name.lower())
+            folder = random_weights(shapes()[name], checkpoints.cache() / "random" / name.lower())
             for cell in (each for each in wanted if each[0] == name):
                 kept["cells"][key(*cell)] = measured(folder, *cell[1:], args.runs, kept["rate"])
                 records.write_json(args.output, kept)
@@ -59,17 +58,21 @@ def main():
 
 
 def cells():
-    return [(name, kind, length) for name in SHAPES for kind in KINDS for length in LENGTHS]
+    return [(name, kind, length) for name in shapes() for kind in KINDS for length in LENGTHS]
 
 
 def key(name, kind, length):
     return f"{name}, {kind}, {length} tokens"
 
 
-def shape(name):
-    """The architecture of a folder's variant, as its model.py states it."""
-    facts = folders.load_module(records.ROOT / SHAPES[name] / "model.py")
-    return next(variant.shape for variant in facts.VARIANTS if variant.name == name)
+def shapes():
+    """{name: architecture} of the variants that their folder's model.py names for this bench."""
+    return {
+        variant.name: variant.shape
+        for facts in folders.facts()
+        for variant in facts.VARIANTS
+        if variant.name == vars(facts).get("BENCH_GPU")
+    }
 
 
 def measured(folder, kind, length, runs, peak_rate):

@@ -29,10 +29,14 @@ def load_module(path):
     return module
 
 
+def facts():
+    """Every folder's model.py."""
+    return [load_module(path) for path in sorted(records.ROOT.glob("*/model.py"))]
+
+
 def variant(checkpoint):
     """The checkpoints.Variant that a model folder has under the hub id `checkpoint`, or None."""
-    facts = map(load_module, sorted(records.ROOT.glob("*/model.py")))
-    return next((each for folder in facts for each in folder.VARIANTS if each.checkpoint == checkpoint), None)
+    return next((each for folder in facts() for each in folder.VARIANTS if each.checkpoint == checkpoint), None)
 
 
 def everyone():

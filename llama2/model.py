@@ -58,3 +58,5 @@ DEVICE_BATCH_SIZE = 4
 INFERENCE_BATCH_SIZE = 8
 EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1}
 MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512}
+
+BENCH_GPU = "Llama2-13B"  # the variant whose shape `make bench-gpu` trains

@@ -56,3 +56,5 @@ DEVICE_BATCH_SIZE = 4
 INFERENCE_BATCH_SIZE = 8
 EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1, "sentiment": 4}
 MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512, "sentiment": 512}
+
+BENCH_GPU = "Mistral-7B"  # the variant whose shape `make bench-gpu` trains

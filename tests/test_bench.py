@@ -147,8 +147,10 @@ def test_random_weights_have_the_shape_asked_and_unit_norms(random_folder):
 
 
 def test_the_shapes_are_the_folders_own():
-    assert bench_gpu.shape("Mistral-7B")["num_key_value_heads"] == 8
-    assert bench_gpu.shape("Llama2-13B")["num_hidden_layers"] == 40
+    shapes = bench_gpu.shapes()
+    assert set(shapes) == {"Mistral-7B", "Llama2-13B"}
+    assert shapes["Mistral-7B"]["num_key_value_heads"] == 8
+    assert shapes["Llama2-13B"]["num_hidden_layers"] == 40
 
 
 def test_medians_of_a_cell_count_linear_products_alone():
