@@ -287,7 +287,7 @@ def generation(bench):
     ways = {
         "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
         "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
-        "llama.cpp, one at a time": lambda share: process(python, "llama_cpp", {**theirs, "prompts": share}),
+        "llama.cpp, one at a time": lambda share: process(python, "cpp_answers", {**theirs, "prompts": share}),
         "here": lambda share: bench.ours("together", prompts=share, **task),
     }
     seen = bench.alternating(ways, prompts)

@@ -1,5 +1,5 @@
-"""llama.cpp, one answer at a time, through llama-cpp-python. Reads a JSON task from standard input, prints one JSON
-line: seconds of the generation and what was found: the texts.
+"""llama.cpp, one answer at a time, through llama-cpp-python, whose module's name this file must not have. Reads a JSON
+task from standard input, prints one JSON line: seconds of the generation and what was found: the texts.
 
 Task: {"file", "prompts": [[token id]], "max_new_tokens", "threads"}
 """
