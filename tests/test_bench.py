@@ -173,4 +173,4 @@ def test_without_a_card_it_says_so_in_one_line():
 
 def test_a_record_of_the_bench_is_plain_json():
     kept = json.loads(bench.RESULT.read_text())
-    assert set(kept) <= {f"{part}{more}" for part in bench.PARTS for more in ("", " in float32", " in bfloat16")}
+    assert {key.replace(",", " ").split()[0] for key in kept} <= set(bench.PARTS)
