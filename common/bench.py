@@ -60,13 +60,13 @@ def main():
         try:
             found = PARTS[name][0](bench)
         except KeyboardInterrupt:
-            say(f"\ninterrupted; finished parts are kept. Left: python -m common.bench {' '.join(wanted[number:])}")
+            say(f"\ninterrupted; finished parts are kept. Left, with the same flags: {' '.join(wanted[number:])}")
             raise SystemExit(INTERRUPTED) from None
         for line in found["lines"]:
             say(f"  {line['what']}: {line['ratio']:.2f}")
         kept = records.read(args.output) if args.output.is_file() else {}
-        key = f"{name} in {args.dtype}" if args.dtype and "dtype" in PARTS[name][1] else name
-        records.write_json(args.output, kept | {key: found | bench.circumstances(name)})
+        told = bench.circumstances(name)
+        records.write_json(args.output, kept | {told["command"]: found | told})
     say(f"figures: {records.display(args.output)}")
 
 
@@ -128,8 +128,9 @@ class Bench:
     def alternating(self, ways, rows=()):
         """{name: what each run found} of functions run in turn. Where there are rows, each run is called with its share
         of them: the first, the second, …"""
-        if unknown := set(self.args.without) - set(ways) | {"here"} & set(self.args.without):
-            raise InputError(f"--without {', '.join(unknown)}: what can be left out is {', '.join(list(ways)[:-1])}")
+        rivals = [name for name in ways if name != "here"]
+        if unknown := set(self.args.without) - set(rivals):
+            raise InputError(f"--without {', '.join(unknown)}: what can be left out is {', '.join(rivals)}")
         ways = {name: way for name, way in ways.items() if name not in self.args.without}
         found, runs = {name: [] for name in ways}, self.args.runs
         for run in range(runs):

@@ -11,9 +11,9 @@ and six an adapter's weight for every token. Making the 13B weights takes 26 GB 
 """
 
 import random
-import shutil
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -46,11 +46,11 @@ def main():
     say(f"{len(cells())} cells, {len(cells()) - len(wanted)} finished, {len(wanted)} to run, {args.runs} runs a side")
     try:
         for name in dict.fromkeys(cell[0] for cell in wanted):
-            folder = random_weights(shapes()[name], checkpoints.cache() / "random" / name.lower())
-            for cell in (each for each in wanted if each[0] == name):
-                kept["cells"][key(*cell)] = measured(folder, *cell[1:], args.runs, kept["rate"])
-                records.write_json(args.output, kept)
-            shutil.rmtree(folder)
+            with tempfile.TemporaryDirectory(dir=checkpoints.cache()) as folder:  # gone after Ctrl-C as well
+                random_weights(shapes()[name], folder)
+                for cell in (each for each in wanted if each[0] == name):
+                    kept["cells"][key(*cell)] = measured(Path(folder), *cell[1:], args.runs, kept["rate"])
+                    records.write_json(args.output, kept)
     except KeyboardInterrupt:
         say("\ninterrupted; finished cells are kept: the same command goes on")
         raise SystemExit(INTERRUPTED) from None
@@ -150,8 +150,8 @@ def rate():
 
 
 def random_weights(wanted, folder):
-    """A checkpoint of that architecture with random weights in bfloat16, and the embedded model's tokenizer: there is
-    one to be had without a hub, and rows are ids already."""
+    """Puts a checkpoint of that architecture into `folder`, with random weights in bfloat16 and the embedded model's
+    tokenizer: there is one to be had without a hub, and rows are ids already."""
     import huggingface_hub
     import torch
     import transformers
@@ -164,8 +164,6 @@ def random_weights(wanted, folder):
     for name, value in model.state_dict().items():
         weight = torch.ones_like(value, device=place)  # a norm's
         made[name] = (weight.normal_(0, 0.02) if value.ndim > 1 else weight).cpu()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     huggingface_hub.save_torch_state_dict(made, folder, max_shard_size="4GB")
     config.architectures, config.dtype = [type(model).__name__], "bfloat16"
     config.save_pretrained(folder)

@@ -450,11 +450,10 @@ def benchmarks(_):
     file = bench.RESULT
     rows, notes = [["compared with", "theirs", "here", "ratio"]], []
     kept = records.read(file) if file.is_file() else {}
-    for name, part in kept.items():
+    for part in kept.values():
+        asked = f" ({part['dtype']})" if " --dtype " in part["command"] else ""
         for each in part["lines"]:
-            what = each["what"] + (
-                f" ({part['dtype']})" if name.endswith(part["dtype"]) else ""
-            )  # another one was asked
+            what = each["what"] + asked
             rows.append([what, *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
             low, high = each["ratios"]
             rows[-1].append(f"{each['ratio']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else ""))

@@ -79,7 +79,6 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     """
     import datasets
     import torch
-    import transformers
 
     from common import budget
 
@@ -104,10 +103,7 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
         if validation:
             eval_size = min(settings["inference_batch_size"], 2 * at_once)  # 2: no gradients
             config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": eval_size}
-        trainer = build(run, model, data, config, sampler, book)
-        trainer.remove_callback(transformers.PrinterCallback)
-        for parameter in trainable:  # trl casts adapters to bfloat16, where small Adam steps round to nothing
-            parameter.data = parameter.data.float()
+        trainer = ready(build(run, model, data, config, sampler, book))
         say(
             f"training: {len(rows)} rows, {trainer_steps(trainer)} steps, {count / 1e6:.1f} M of "
             f"{model.num_parameters() / 1e6:.0f} M parameters" + (f", resuming at step {book.start}" if last else "")
@@ -142,6 +138,18 @@ def fit(run, model, rows, expected, build, validation=(), keep=None):
     if validation:
         run.training["validation"] = [epoch_of(entry) for entry in evaluations(trainer.state)]
         run.training["curves"] = curves(trainer.state.log_history)
+
+
+def ready(trainer):
+    """`trainer` without what it prints, and with what it trains in float32: trl casts adapters to bfloat16, where small
+    Adam steps round to nothing."""
+    import transformers
+
+    trainer.remove_callback(transformers.PrinterCallback)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
 
 
 def parts(batch_size, most):

@@ -6,12 +6,11 @@ import sys
 import tempfile
 from types import SimpleNamespace
 
-from common import checkpoints, loading, memory, training
+from common import checkpoints, loading, machine, memory, training
 
 
 def main():
     import datasets
-    import transformers
 
     from common.rivals import steps
 
@@ -48,11 +47,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         config = training.arguments(run, tuned, len(rows), folder, task["batch_size"])
         config |= {"save_strategy": "no", "max_steps": task["steps"]}
-        trainer = training.answers_only(run, tuned, (datasets.Dataset.from_list(rows), None), config, sampler, clock)
-        trainer.remove_callback(transformers.PrinterCallback)
-        for parameter in tuned.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        rows = datasets.Dataset.from_list(rows), None
+        trainer = training.ready(training.answers_only(run, tuned, rows, config, sampler, clock))
         if not training.to_the_end(trainer, None, clock):
             raise MemoryError(f"out of memory with {task['batch_size']} rows at once")
     steps.tell(trainer, clock)
@@ -64,12 +60,8 @@ def plain(checkpoint):
     import torch
     import transformers
 
-    from common import machine
-
-    auto = transformers.AutoModelForCausalLM
-    device = machine.device()
-    model = loading.reading(auto, checkpoint, dtype=torch.bfloat16, device_map=device, use_safetensors=True)
-    return model.eval()
+    told = {"dtype": torch.bfloat16, "device_map": machine.device(), "use_safetensors": True}
+    return loading.reading(transformers.AutoModelForCausalLM, checkpoint, **told).eval()
 
 
 if __name__ == "__main__":
