@@ -538,7 +538,7 @@ def stepper(job, layers):
     model, frozen = skeleton(job, layers)
     device = machine.device()[""]
     filled(model, lambda old: noise(old, device))
-    if job.gpu and frozen and not stays_unpacked(job, memory.free()):
+    if job.gpu and frozen and not stays_unpacked(job, room_here()):
         packed_again(model, frozen, job.dtype)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained)
@@ -615,7 +615,7 @@ def before(run, rows, held=()):
     job = of_run(run, rows, held)
     if job is None or parameters_of(job) * job.tokens < WORTH:
         return None
-    parts, seconds = memory_of(job, memory.free()), seconds_here(job)
+    parts, seconds = memory_of(job, room_here()), seconds_here(job)
     peak = parts["peak"]
     run.estimate = {"peak_memory_bytes": peak, "seconds": seconds}
     took = f"about {console.duration(seconds)}" if seconds else "time not known"

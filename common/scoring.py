@@ -9,6 +9,8 @@ or no mask of that shape run the prompt once and all labels behind copies of its
 from common import architecture, passes
 from common.console import InputError
 
+PARTS = 4  # that a batch is read in where every row's keys and values are held once a label
+
 
 def score_labels(model, encoder, prompts, labels, batch_size, on_batch, done=()):
     """Log-probability (natural) of every label behind every prompt.
@@ -25,13 +27,15 @@ def score_labels(model, encoder, prompts, labels, batch_size, on_batch, done=())
             if i != j and second[: len(first)] == first:
                 raise InputError(f"class {labels[i]!r} begins class {labels[j]!r} token by token: rename one")
     lengths = [len(prompt) for prompt in prompts]
-    places = len(tree(answers)[0]) + 1
+    longest, places = max(lengths, default=0), len(tree(answers)[0]) + 1
 
     def work(rows):
         with torch.inference_mode():
             return batch_scores(model, [prompts[row] for row in rows], answers, encoder.tokenizer.pad_token_id).tolist()
 
-    size = passes.row_bytes(model, max(lengths, default=0) + places, places)
+    size = passes.row_bytes(model, longest + places, places)
+    if not architecture.takes_trees(model, longest + max(map(len, answers))):
+        size *= max(1, len(answers) // PARTS)
     passes.run(lengths, batch_size, work, on_batch, done, "scoring labels", size)
 
 
@@ -41,7 +45,7 @@ def batch_scores(model, prompts, answers, pad_id):
 
     if architecture.takes_trees(model, max(map(len, prompts)) + max(map(len, answers))):
         return tree_scores(model, prompts, answers, pad_id)
-    size = max(1, len(prompts) // 4)  # every row's keys and values are held once a label: fewer rows at a time
+    size = max(1, len(prompts) // PARTS)
     parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
     return torch.cat([copied_scores(model, part, answers, pad_id) for part in parts])
 

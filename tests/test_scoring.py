@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import scoring
+from common import architecture, memory, passes, scoring
 from common.console import InputError
 from common.encoding import Encoder, Template
 
@@ -88,6 +88,16 @@ def test_labels_of_one_token_need_no_second_pass(model, encoder):
     prompt = encoder.prompt("a")
     expected = [plainly(model, prompt, encoder.answer(label)) for label in labels]
     assert scored(model, encoder, [prompt], labels, 1)[0].tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_rows_at_once_leave_room_for_a_copy_of_keys_and_values_a_label(model, encoder, monkeypatch):
+    prompts, answers, sizes = [encoder.prompt("a")] * 8, list(map(encoder.answer, LABELS)), []
+    places = len(scoring.tree(answers)[0]) + 1
+    row = passes.row_bytes(model, len(prompts[0]) + places, places)
+    monkeypatch.setattr(memory, "free", lambda: 8.5 * row / passes.ROOM)
+    scoring.score_labels(model, encoder, prompts, LABELS, 8, lambda rows, *_: sizes.append(len(rows)))
+    trees = architecture.takes_trees(model, len(prompts[0]) + max(map(len, answers)))
+    assert sizes == ([8] if trees else [1] * 8)  # 20 labels, a quarter of the rows at a time: five copies a row
 
 
 def test_a_label_that_begins_another_one_is_refused(model, encoder):

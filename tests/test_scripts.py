@@ -187,6 +187,12 @@ def test_kernels_of_a_gpu_without_one_are_one_line(flag, script):
     assert done.stderr.startswith(f"error: {flag} needs an NVIDIA GPU")
 
 
+def test_compiling_without_a_compiler_is_one_line(script):
+    done = script("mistral/mistral_summarization.py", "--torch_compile", env={"PATH": "", "CXX": "c++-of-nobody"})
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --torch_compile needs a C++ compiler")
+
+
 def test_an_adapter_that_is_not_there_is_one_line(script, tmp_path):
     done = script("mistral/mistral_summarization_inference.py", "--experiment_dir", str(tmp_path), tiny=False)
     assert done.returncode == 2

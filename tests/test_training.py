@@ -3,6 +3,7 @@ a killed run ends where an uninterrupted one does."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,15 @@ def test_neftune_changes_training_and_leaves_no_noise_behind(make_run, load, tmp
     model.train()
     with torch.no_grad():
         assert torch.equal(model(ids).logits, model(ids).logits)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_a_compiled_training_learns_the_same(make_run, load, tmp_path):
+    plain, _ = tuned(make_run, load, toy(8), epochs=1, output_dir=tmp_path / "plain")
+    compiled, model = tuned(make_run, load, toy(8), epochs=1, output_dir=tmp_path / "compiled", torch_compile=True)
+    assert compiled.training["losses"] == pytest.approx(plain.training["losses"], rel=0.02)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert model(torch.arange(3, 20)[None]).logits.isfinite().all()
 
 
 def test_full_tune_adapts_all_linear_layers_and_attention_is_the_default(make_run, load, tmp_path):
