@@ -130,6 +130,7 @@ def test_neftune_changes_training_and_leaves_no_noise_behind(make_run, load, tmp
         assert torch.equal(model(ids).logits, model(ids).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_a_compiled_training_learns_the_same(make_run, load, tmp_path):
     plain, _ = tuned(make_run, load, toy(8), epochs=1, output_dir=tmp_path / "plain")
