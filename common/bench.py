@@ -81,8 +81,7 @@ class Bench:
         self.folder = str(checkpoints.prepare(checkpoints.find("smollm2")))
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
         # Any folder that tunes adapters will do: all of them run the same code on the stand-in.
-        homes = [path.parent for path in sorted(records.ROOT.glob("*/model.py"))]
-        self.home = next(home for home in homes if folders.load_module(home / "model.py").LORA_R)
+        self.home = next(path.parent for path in folders.files() if folders.load_module(path).LORA_R)
         self.wording = folders.load_module(self.home / "prompts.py")
 
     def circumstances(self, name):

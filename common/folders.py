@@ -29,9 +29,14 @@ def load_module(path):
     return module
 
 
+def files():
+    """Every folder's model.py, as a path."""
+    return sorted(records.ROOT.glob("*/model.py"))
+
+
 def facts():
-    """Every folder's model.py."""
-    return [load_module(path) for path in sorted(records.ROOT.glob("*/model.py"))]
+    """Every folder's model.py, as a module."""
+    return [load_module(path) for path in files()]
 
 
 def variant(checkpoint):
@@ -44,7 +49,7 @@ def everyone():
     rated = {}
     for file in sorted(records.ROOT.glob(f"*/results/{ratings.FILE}")):
         rated |= ratings.read(file)
-    return [Folder(file.parent, rated) for file in sorted(records.ROOT.glob("*/model.py"))]
+    return [Folder(file.parent, rated) for file in files()]
 
 
 def named(names, all_of_them):

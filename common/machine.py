@@ -74,8 +74,11 @@ def check(run):
         if vars(run.args).get(flag) and not (torch.cuda.is_available() and there):
             lack = "the package is missing" if torch.cuda.is_available() else "there is no GPU here: drop the flag"
             raise InputError(f"--{flag} needs an NVIDIA GPU and `{how}`; {lack}")
-    if vars(run.args).get("torch_compile") and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-        raise InputError("--torch_compile needs a C++ compiler (apt-get install g++); there is none: drop the flag")
+    if vars(run.args).get("torch_compile"):
+        from torch._inductor import config
+
+        if not any(shutil.which(name) for name in config.cpp.cxx if name):
+            raise InputError("--torch_compile needs a C++ compiler (apt-get install g++); there is none: drop the flag")
     if run.checkpoint.name == run.variant.checkpoint and (lack := shortage(run.variant, run.trains)):
         raise InputError(f"{lack} This works here: {works_here(run)}")
 

@@ -453,8 +453,7 @@ def benchmarks(_):
     for part in kept.values():
         asked = f" ({part['dtype']})" if " --dtype " in part["command"] else ""
         for each in part["lines"]:
-            what = each["what"] + asked
-            rows.append([what, *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
+            rows.append([each["what"] + asked, *(amount(each[side], each["unit"]) for side in ("plain", "here"))])
             low, high = each["ratios"]
             rows[-1].append(f"{each['ratio']:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else ""))
         runs = f"medians of {part['runs']} runs" if part["runs"] > 1 else "one run"

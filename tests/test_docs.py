@@ -45,7 +45,7 @@ def commands():
 
 COMMANDS = commands()
 # Commands a folder, in its README and in its scripts' docstrings.
-SHOWN = dict(distilbert=29, falcon=10, gemma=24, llama2=22, mistral=23, mpt=10, phi2=16, zephyr=22)
+SHOWN = dict(distilbert=29, falcon=10, gemma=24, llama2=22, mistral=24, mpt=10, phi2=16, zephyr=22)
 
 
 @pytest.fixture(scope="module")
