@@ -1,4 +1,4 @@
-"""What an architecture's forward pass can be told. Common code asks this, never for a model's name."""
+"""What an architecture's forward pass accepts. Common code asks this, never for a model's name."""
 
 import inspect
 
@@ -13,19 +13,19 @@ def takes(model, argument):
 
 
 def keeps_logits(model):
-    """Whether it can leave out the logits of all positions but some."""
+    """Whether it can compute the logits of chosen positions only."""
     return takes(model, "logits_to_keep")
 
 
-def positions_of(model):
-    """A function from position ids to what the model is told of them: nothing, where it takes none."""
-    told = takes(model, "position_ids")
-    return lambda positions: {"position_ids": positions} if told else {}
+def position_keywords(model):
+    """A function from position ids to keyword arguments of the forward pass; empty if the model takes none."""
+    accepted = takes(model, "position_ids")
+    return lambda positions: {"position_ids": positions} if accepted else {}
 
 
 def takes_trees(model, longest):
-    """Whether a token may be told its position and what it sees: not where attention counts distances in the row
-    (ALiBi), nor in flash attention, nor where a window is shorter than the `longest` prompt and answer."""
+    """Whether attention accepts any mask and any position for a token. It does not where attention counts distances in
+    the row (ALiBi), in flash attention, and where a window is shorter than the `longest` prompt with its answer."""
     config = unwrapped(model).config
     return (
         takes(model, "position_ids")

@@ -6,20 +6,41 @@ import shlex
 import signal
 import sys
 
-DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit codes of every script
+DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit codes of every script
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InputError(Exception):
     """Something the user can put right. The message is one line that says what to do."""
 
 
+class Failed(Exception):
+    """A run that cannot end well, which its record says. status: "failed" or "OOM"; reason: one line."""
+
+    def __init__(self, status, reason):
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is but for the exit code."""
+
+
 def say(text=""):
-    """Print to stdout at once, so that a log file follows the run."""
-    print(text, flush=True)
+    """Print to stdout at once, so that a log file follows the run. A reader that goes away (`… | head`) does not end
+    the run: what is left to say is dropped."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text):
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def one_line(text):
+    return " ".join(str(text).split())
 
 
 def command_line():
@@ -30,31 +51,40 @@ def command_line():
 def exit_code(main, *args):
     """Call `main(*args)` and turn its end into an exit code (see the constants above).
 
-    An InputError becomes one line on stderr; SIGINT and SIGTERM leave checkpoints behind and say
-    how to go on; anything unexpected keeps its traceback, because that is a defect to report.
+    An InputError becomes one line on stderr; SIGINT and SIGTERM say how to go on, where the command takes --resume;
+    anything unexpected keeps its traceback, because that is a defect to report.
     """
 
     def stop(signum, frame):
-        raise KeyboardInterrupt
+        raise Terminated
 
     signal.signal(signal.SIGTERM, stop)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 gets question marks
+        stream.reconfigure(errors="replace")
     try:
-        main(*args)
+        return main(*args) or DONE
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        again = command_line() + ("" if "--resume" in sys.argv else " --resume")
-        print(f"\ninterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe went away: `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Failed as failure:
+        print(f"{failure.status}: {one_line(failure.reason)}", file=sys.stderr)
+        return UNEXPECTED
+    except KeyboardInterrupt as interruption:
+        print(f"\ninterrupted; what is finished is kept.{how_to_go_on()}", file=sys.stderr)
+        return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
-        print(f"error: no space left for {error.filename or 'a file'}: free some, then add --resume", file=sys.stderr)
+        where = error.filename or "a file"
+        print(f"error: cannot write {where} ({error.strerror}): make room, then add --resume", file=sys.stderr)
         return BAD_INPUT
-    return DONE
+
+
+def how_to_go_on():
+    """The command that goes on, for commands that can: experiments, not tools."""
+    if not sys.argv[0].endswith(".py") or sys.argv[0].endswith("__main__.py"):
+        return " The same command goes on."
+    return f" Go on with: {command_line()}" + ("" if "--resume" in sys.argv else " --resume")
 
 
 def progress(total, label, unit="row", done=0):

@@ -1,24 +1,25 @@
-"""The four data sets: where they come from, what is dropped, how they are split and thinned.
+"""The data sets: where rows come from, what is dropped, how they are split and thinned.
 
-Whoever changes this file changes every table: all models see the same rows in the same order.
-Source order: --data, then $DATA_DIR/<dataset>/<split>.parquet|jsonl|json|csv, then the hub; --demo uses the
-sample that this repository ships.
+Whoever changes this file changes every table: all models see the same rows in the same order. Rows come from `path`
+(own data), else the sample that this repository ships (`demo`), else $DATA_DIR/<data set>/<split>.*, else the hub.
 """
 
+import functools
 import hashlib
 import os
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from common import checkpoints
 from common.console import InputError, say
+from common.rowfiles import split_file, table
 
 SAMPLE = Path(__file__).parent / "sample"
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
-TARGETS = ("label_column", "summary_column", "answer_column")  # flags that name the column of the target
 SPLIT_SEED = 42  # rows and subsets never depend on --seed, so that seeds differ in training alone
+MAX_CLASSES = 1000
 
-# shares: all rows that are found are pooled and split anew, into training, validation and test rows.
+# shares: all rows of the study are pooled and split anew, into training, validation and test rows.
 # Hub ids and pins in one place; None: no commit is known, and records then say @main. A data set that is gone
 # from the hub is put into $DATA_DIR instead.
 NEWSGROUPS = {
@@ -62,202 +63,232 @@ TASKS = {
 }
 
 
-@dataclass
-class Data:
-    """Rows `{"text": str, "target": str}` (Alpaca's also "input") of the splits, and their provenance."""
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Which rows a run asks for. Thinning happens after the splits are made, so that test rows stay the same."""
 
-    name: str
-    source: str
+    path: str | None = None  # own data: a file, or a folder with train.*, test.* and, where there is one, validation.*
+    demo: bool = False  # the sample
+    text_column: str | None = None  # None: the data set's own name for it
+    target_column: str | None = None
+    train_sample_fraction: float = 1.0  # 0 < f <= 1, stratified; smaller ones are subsets of larger ones
+    max_train_samples: int | None = None
+    max_validation_samples: int | None = None  # None: thinned as the training rows are
+    max_test_samples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Data:
+    """Rows `{"text": str, "target": str}` (instructions: and "input") of the splits, and where they come from."""
+
+    name: str  # the data set's, the own file's, or "sample"
+    source: str  # in words
+    kind: str  # "study", "own" or "sample"
+    columns: dict  # {"text", "target"}: the columns that were read
     train: list
+    validation: list = field(default_factory=list)  # for choosing an epoch
     test: list
     labels: list  # sorted class names; empty where the target is free text
     dropped: dict  # reason -> rows
-    validation: list = field(default_factory=list)  # for choosing an epoch; empty where nothing is chosen
 
-    def summary(self):
-        """The `data` block of a record; what prompting adds (truncated) is filled in while encoding."""
-        return {
-            "name": self.name,
-            "source": self.source,
-            "sha256": fingerprint(self.train + self.validation + self.test),
-            "n_train": len(self.train),
-            **({"n_validation": len(self.validation)} if self.validation else {}),
-            "n_test": len(self.test),
-            "truncated": None,
-            "dropped": self.dropped,
-        }
+    @property
+    def n(self):
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+    @functools.cached_property
+    def sha256(self):
+        """One digest a split, so that two records can have the same test rows and other training rows."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: fingerprint(rows) if rows else None for split, rows in splits.items()}
 
 
-def load(dataset, args, labelled, limits=None):
-    """Read, clean, thin one of the data sets above as the flags in `args` ask.
+def newsgroups(**rows):
+    """20 Newsgroups, 20 classes, for 20-way classification. rows: fields of `Rows`."""
+    return of_task("classification", **rows)
 
-    `labelled`: targets are class names; rows of the class "None" are dropped and subsets are stratified.
-    limits: rows to take where the flags name no number, {"train", "validation", "test"}; validation rows are else as
-    thinned as the training rows.
-    Scripts without --train_sample_fraction keep all training rows (examples of few-shot prompts come from
-    them). Raises InputError for missing columns, empty or one-class data.
+
+def samsum(**rows):
+    """SAMSum: messenger dialogues with one-sentence summaries. rows: fields of `Rows`."""
+    return of_task("summarization", **rows)
+
+
+def imdb(**rows):
+    """IMDB: movie reviews, negative or positive, 70/10/20. rows: fields of `Rows`."""
+    return of_task("sentiment", **rows)
+
+
+def alpaca(**rows):
+    """Alpaca: instructions, some with an input, and what to answer; a tenth is held out. rows: fields of `Rows`."""
+    return of_task("instructions", **rows)
+
+
+def of_task(task, **rows):
+    """The rows of a task, read once a process: the same arguments give the same object. rows: fields of `Rows`."""
+    return _once(task, Rows(**rows), os.environ.get("DATA_DIR"))
+
+
+@functools.lru_cache(maxsize=4)
+def _once(task, rows, data_dir):
+    return load(task, **asdict(rows))
+
+
+def at_hand(task, path=None, demo=False):
+    """Whether the rows can be read without the hub."""
+    return path is not None or demo or of_data_dir(TASKS[task][0]) is not None
+
+
+def load(task, **rows):
+    """Read, clean, split and thin the rows of a task, own data too. rows: fields of `Rows`.
+
+    Where targets are class names, rows of the class "None" are dropped and subsets are stratified. Raises InputError
+    for missing columns, no rows, and other than 2 to MAX_CLASSES classes.
     """
-    raw, source = read(dataset, args, labelled)
-    dropped = {"empty": 0, "class None": 0, "also in test": 0, "duplicate": 0}
+    (dataset, labelled), rows = TASKS[task], Rows(**rows)
+    columns = columns_of(dataset, rows)
+    raw, where = read(dataset, rows, columns, labelled)
+    source, dropped = where["source"], {}
+    anew = "shares" in dataset and where["kind"] != "own"
+    if anew:
+        raw = {"train": [row for part in raw.values() for row in part], "test": []}
     test = clean(raw["test"], labelled, dropped)
-    train = clean(raw["train"], labelled, dropped, taken={key(row) for row in test})
-    validation = []
-    if "shares" in dataset and not test:
+    tested = {key(row): "also in test" for row in test}
+    validation = clean(raw.get("validation", []), labelled, dropped, tested)
+    train = clean(raw["train"], labelled, dropped, {key(row): "also in validation" for row in validation} | tested)
+    if anew:
         train, validation, test = split(train, dataset["shares"], labelled, dropped)
-    labels = sorted({row["target"] for row in train}) if labelled else []
     if not train or not test:
-        raise InputError(f"no rows left in {source} after dropping {dropped}")
-    if labelled and len(labels) < 2:
-        raise InputError(f"{source} has one class only ({labels[0]}): nothing to tell apart")
-    unseen = {row["target"] for row in test} - set(labels) if labelled else set()
-    if unseen:
-        raise InputError(f"classes {sorted(unseen)} are in the test rows of {source}, not in the training rows")
-    train, validation, test = (spread(rows, labelled) for rows in (train, validation, test))
-    limits = limits or {}
-    if "train_sample_fraction" in vars(args):
-        full = len(train)
-        train = train[: max(1, int(args.train_sample_fraction * full))]
-        train = train[: args.max_train_samples or limits.get("train")]
-        validation = validation[: limits.get("validation", -(-len(validation) * len(train) // full))]
-    test = test[: args.max_test_samples or limits.get("test")]
-    kept = {reason: n for reason, n in dropped.items() if n}
-    data = Data(dataset["name"], source, train, test, labels, kept, validation)
-    sizes = [f"{len(train)} training rows", *([f"{len(validation)} validation rows"] if validation else [])]
-    say(f"data: {source}; {', '.join(sizes)}, {len(test)} test rows, dropped: {kept or 'none'}")
+        raise InputError(f"no rows left to {'test' if train else 'train'} on in {source}; dropped: {dropped or 'none'}")
+    labels = classes(train, {"test": test, "validation": validation}, source) if labelled else []
+    full, (train, validation, test) = len(train), (spread(part, labelled) for part in (train, validation, test))
+    train = train[: max(1, int(rows.train_sample_fraction * full))][: rows.max_train_samples]
+    same_share = -(-len(validation) * len(train) // full)  # rounded up
+    validation = validation[: same_share if rows.max_validation_samples is None else rows.max_validation_samples]
+    test, columns = test[: rows.max_test_samples], {name: columns[name] for name in ("text", "target")}
+    data = Data(**where, columns=columns, train=train, validation=validation, test=test, labels=labels, dropped=dropped)
+    sizes = ", ".join(f"{n} {split} rows" for split, n in data.n.items() if n).replace("train ", "training ")
+    say(f"data: {source}; {sizes}, dropped: {dropped or 'none'}")
     return data
+
+
+def columns_of(dataset, rows):
+    """{name in a row: column of the file}. Raises InputError for an empty name, or one column under two names."""
+    given = {"--data": rows.path, "--text_column": rows.text_column, "the target's column": rows.target_column}
+    for flag in (name for name, value in given.items() if value is not None and not str(value).strip()):
+        raise InputError(f"{flag}: an empty text names nothing")
+    columns = {"text": rows.text_column or dataset["text"], "target": rows.target_column or dataset["target"]}
+    if columns["text"] == columns["target"]:
+        raise InputError(f"the column {columns['text']} cannot be both the text and the target: name two columns")
+    if "input" in dataset and dataset["input"] not in columns.values():
+        columns["input"] = dataset["input"]
+    return columns
+
+
+def classes(train, others, source):
+    """The sorted class names of the training rows. Raises InputError where they cannot be told apart or scored."""
+    labels = sorted({row["target"] for row in train})
+    if len(labels) < 2:
+        raise InputError(f"{source} has one class only ({labels[0]}): nothing to tell apart")
+    if len(labels) > MAX_CLASSES:
+        raise InputError(f"{source} has {len(labels)} classes, more than {MAX_CLASSES}: is it the column of the label?")
+    for split_name, rows in others.items():
+        unseen = sorted({row["target"] for row in rows} - set(labels))
+        if unseen:
+            raise InputError(f"class {unseen[0]!r} is in the {split_name} rows of {source}, not in the training rows")
+    return labels
 
 
 def split(rows, shares, labelled, dropped):
     """Pooled rows, each text once, as (training, validation, test) rows by `shares`, stratified, seed SPLIT_SEED."""
     unique = {key(row): row for row in reversed(rows)}  # of equal texts the first one stays
-    dropped["duplicate"] = len(rows) - len(unique)
+    if len(unique) < len(rows):
+        dropped["duplicate"] = len(rows) - len(unique)
     ordered = spread(list(unique.values())[::-1], labelled)
     first, second = (round(sum(shares[:n]) * len(ordered)) for n in (1, 2))
     return ordered[:first], ordered[first:second], ordered[second:]
 
 
-def read(dataset, args, labelled):
-    """({"train": rows, "test": rows}, where they came from), with the columns renamed to text and target."""
-    columns = {
-        "text": args.text_column or dataset["text"],
-        "target": next((vars(args)[name] for name in TARGETS if vars(args).get(name)), dataset["target"]),
-    }
-    if "input" in dataset:
-        columns["input"] = dataset["input"]
-    if args.data:
-        return own(Path(args.data).expanduser(), columns, labelled)
-    anew = "shares" in dataset  # the study pools all rows
-    if args.demo:
-        rows = split_by_column(SAMPLE / dataset["sample"], columns)
-        return pooled(rows) if anew else rows, f"sample ({dataset['sample']})"
-    if os.environ.get("DATA_DIR"):
-        folder = Path(os.environ["DATA_DIR"]).expanduser() / dataset["name"]
-        if folder.is_dir() and anew:
-            files = [split_file(folder, (name,), needed=False) for name in ("train", "validation", "test")]
-            rows = {file: table(file, columns) for file in files if file}
-            names = ", ".join(file.name for file in rows)
-            return pooled(rows), f"{dataset['name']} from DATA_DIR ({names}, split anew)"
-        if folder.is_dir():
-            return splits(folder, columns), f"{dataset['name']} from DATA_DIR ({describe(folder)})"
-    rows, source = from_hub(dataset, columns)
-    return pooled(rows) if anew else rows, source
+def read(dataset, rows, columns, labelled):
+    """({split or file: rows}, {"name", "source", "kind"}), with the columns renamed."""
+    if rows.path is not None:
+        path = Path(os.path.expanduser(rows.path))
+        parts, source = own(path, columns, labelled)
+        return parts, {"name": Path(os.path.abspath(path)).name or "own", "source": source, "kind": "own"}
+    if rows.demo:
+        parts = {"train": [], "test": []}
+        for row in table(SAMPLE / dataset["sample"], {**columns, "split": "split"}):
+            parts[row.pop("split")].append(row)
+        return parts, {"name": "sample", "source": f"sample ({dataset['sample']})", "kind": "sample"}
+    folder = of_data_dir(dataset)
+    if folder is None:
+        parts, source = from_hub(dataset, columns)
+    elif "shares" in dataset:
+        files = [split_file(folder, (name,), needed=False) for name in ("train", "validation", "test")]
+        parts = {file.name: table(file, columns) for file in files if file}
+        source = f"{dataset['name']} from DATA_DIR ({', '.join(parts)}, split anew)"
+    else:
+        files = {"train": split_file(folder, ("train", "validation")), "test": split_file(folder, ("test",))}
+        parts = {name: table(file, columns) for name, file in files.items()}
+        source = f"{dataset['name']} from DATA_DIR ({described(files)})"
+    return parts, {"name": dataset["name"], "source": source, "kind": "study"}
 
 
-def pooled(splits):
-    """All rows as training rows, for `split` to divide."""
-    return {"train": [row for rows in splits.values() for row in rows], "test": []}
+def of_data_dir(dataset):
+    """The data set's folder below $DATA_DIR, or None."""
+    base = os.environ.get("DATA_DIR")
+    folder = Path(os.path.expanduser(base), dataset["name"]) if base else None
+    return folder if folder and os.path.isdir(folder) else None
 
 
 def own(path, columns, labelled):
-    """--data: a folder with train.* and test.*, or one file that is split 80/20, by class where there are classes."""
-    if path.is_dir():
-        return splits(path, columns), f"{path} ({describe(path)})"
-    if not path.is_file():
+    """A folder with train.*, test.* and perhaps validation.*, or one file that is split 80/20, by class where there
+    are classes."""
+    if os.path.isdir(path):
+        files = {"train": split_file(path, ("train", "validation"))}
+        validation = split_file(path, ("validation",), needed=False)
+        if validation not in (None, files["train"]):
+            files["validation"] = validation
+        files["test"] = split_file(path, ("test",))
+        return {name: table(file, columns, own=True) for name, file in files.items()}, f"{path} ({described(files)})"
+    if not os.path.isfile(path):
         raise InputError(f"no file or folder {path} (--data)")
-    rows = spread(table(path, columns), labelled)
+    rows = spread(table(path, columns, own=True), labelled)
     cut = max(1, round(len(rows) * 0.8))
-    return {"train": rows[:cut], "test": rows[cut:]}, f"{path.name} (80/20 split, seed {SPLIT_SEED})"
+    train, test = rows[:cut], rows[cut:]
+    if labelled:  # the only row of a class is learnt from: it could not be told otherwise
+        learnt = {row["target"] for row in train}
+        train, test = train + [r for r in test if r["target"] not in learnt], [r for r in test if r["target"] in learnt]
+    return {"train": train, "test": test}, f"{path.name} (80/20 split, seed {SPLIT_SEED})"
 
 
-def split_file(folder, names, needed=True):
-    for name in names:
-        for suffix in SUFFIXES:
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-    if not needed:
-        return None
-    raise InputError(f"{folder} has none of {', '.join(f'{n}.parquet|jsonl|json|csv' for n in names)}")
-
-
-def describe(folder):
-    """Says when the training rows come from the validation split because there is no train split."""
-    return (
-        f"train from {split_file(folder, ('train', 'validation')).name}, test from {split_file(folder, ('test',)).name}"
-    )
-
-
-def splits(folder, columns):
-    return {
-        "train": table(split_file(folder, ("train", "validation")), columns),
-        "test": table(split_file(folder, ("test",)), columns),
-    }
-
-
-def split_by_column(path, columns):
-    rows = table(path, {**columns, "split": "split"})
-    return {split: [row for row in rows if row["split"] == split] for split in ("train", "test")}
-
-
-def table(path, columns):
-    """Rows of one csv, jsonl, json or parquet file as dictionaries. columns: name in the row -> column of
-    the file. Missing texts become ''."""
-    import pandas
-
-    try:
-        if path.suffix == ".parquet":
-            frame = pandas.read_parquet(path)
-        elif path.suffix == ".csv":
-            # keep_default_na: the word "None" is a class of one data set, "NA" and "null" are ordinary words
-            frame = pandas.read_csv(path, keep_default_na=False, dtype=str)
-        elif path.suffix in (".json", ".jsonl"):
-            frame = pandas.read_json(path, lines=path.suffix == ".jsonl", dtype=False, convert_dates=False)
-        else:
-            raise InputError(f"{path.name}: --data takes csv, jsonl, json or parquet")
-    except (ValueError, OSError) as error:
-        raise InputError(f"cannot read {path}: {error}") from None
-    missing = [name for name in columns.values() if name not in frame.columns]
-    if missing:
-        raise InputError(
-            f"{path.name} has no column {' or '.join(missing)}; its columns are {', '.join(map(str, frame.columns))}; "
-            "name yours with --text_column and --label_column, --summary_column or --answer_column"
-        )
-    frame = frame[list(columns.values())].astype(object)
-    frame = frame.where(frame.notna(), "")
-    frame.columns = list(columns)
-    return [{name: str(value) for name, value in row.items()} for row in frame.to_dict("records")]
+def described(files):
+    """Says, among others, when the training rows come from the validation split because there is no train split."""
+    return ", ".join(f"{split} from {file.name}" for split, file in files.items())
 
 
 def from_hub(dataset, columns):
-    """The pinned revision from the hub. Raises InputError where the hub cannot be reached."""
+    """The pinned revision from the hub, or its copy in the hub's cache. Raises InputError where there is neither."""
     name, revision = dataset["hub"]
+    answers = checkpoints.hub_answers()
     try:
         import datasets
 
         downloaded = datasets.load_dataset(name, revision=revision)
     except Exception as error:  # the libraries raise a dozen kinds for "not there" and "not reachable"
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"no data: DATA_DIR has no {dataset['name']}/ and the hub's {name} cannot be read ({reason[:120]}); "
-            f"put train.parquet and test.parquet into $DATA_DIR/{dataset['name']}/, or use --data, or --demo"
-        ) from None
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = f"cannot be read ({lines[0][:120]})" if answers else "is not in the cache, and the hub does not answer"
+        place = f"DATA_DIR has no {dataset['name']}/" if os.environ.get("DATA_DIR") else "DATA_DIR is not set"
+        advice = f"put train.parquet and test.parquet into $DATA_DIR/{dataset['name']}/, or use --data, or --demo"
+        raise InputError(f"no data: {place} and the hub's {name} {reason}; {advice}") from None
     rows = {}
     for split in ("train", "test"):
         part = downloaded[split] if split in downloaded else downloaded["train"].select([])
         if "label" in part.features and hasattr(part.features["label"], "names"):
             names = [{"neg": "negative", "pos": "positive"}.get(n, n) for n in part.features["label"].names]
-            part = part.cast_column("label", datasets.Value("int64"))
-            part = part.add_column("name", [names[i] for i in part["label"]]).remove_columns("label")
-            part = part.rename_column("name", "label")
+            texts = [names[i] for i in part["label"]]
+            part = part.remove_columns("label").add_column("label", texts)
+        missing = set(columns.values()) - set(part.column_names)
+        if missing:
+            raise InputError(f"{name} has no column {min(missing)}; its columns are {', '.join(part.column_names)}")
         rows[split] = [{name: row[column] or "" for name, column in columns.items()} for row in part]
     return rows, f"hub {name}@{revision or 'main'}"
 
@@ -267,18 +298,17 @@ def key(row):
     return " ".join(f"{row['text']} {row.get('input', '')}".lower().split())
 
 
-def clean(rows, labelled, dropped, taken=frozenset()):
-    """Drop empty texts and targets, the class "None", and texts that are in `taken`; count each in `dropped`."""
+def clean(rows, labelled, dropped, taken=()):
+    """Drop empty texts and targets, the class "None", and texts in `taken` ({key: reason}); count each in `dropped`."""
     kept = []
     for row in rows:
-        if not row["text"].strip() or not row["target"].strip():
-            dropped["empty"] += 1
-        elif labelled and row["target"].strip() == "None":
-            dropped["class None"] += 1
-        elif key(row) in taken:
-            dropped["also in test"] += 1
+        text, target = row["text"].strip(), row["target"].strip()
+        reason = "empty" if not text or not target else "class None" if labelled and target == "None" else None
+        reason = reason or (taken and taken.get(key(row)))
+        if reason:
+            dropped[reason] = dropped.get(reason, 0) + 1
         else:
-            kept.append({**row, "text": row["text"].strip(), "target": row["target"].strip()})
+            kept.append({**row, "text": text, "target": target})
     return kept
 
 
@@ -288,18 +318,25 @@ def spread(rows, labelled):
     Each class is shuffled; row after row the next one comes from the class that is furthest behind its
     share (the quota method of Balinski and Young), so every prefix has every class to within one row.
     """
-    generator = random.Random(SPLIT_SEED)
-    classes = {}
+    generator, members = random.Random(SPLIT_SEED), {}
     for row in rows:
-        classes.setdefault(row["target"] if labelled else None, []).append(row)
-    for members in classes.values():
-        generator.shuffle(members)
-    taken, ordered = dict.fromkeys(classes, 0), []
+        members.setdefault(row["target"] if labelled else None, []).append(row)
+    for of_class in members.values():
+        generator.shuffle(of_class)
+    if len(members) < 2:
+        return [row for of_class in members.values() for row in of_class]
+    import numpy
+
+    draw = numpy.random.RandomState()  # goes on with the generator's numbers, for all classes at once
+    draw.set_state(("MT19937", generator.getstate()[1][:-1], generator.getstate()[1][-1]))
+    remaining, sizes = [iter(of_class) for of_class in members.values()], numpy.array([*map(len, members.values())])
+    taken, ordered = numpy.zeros_like(sizes), []
     for size in range(1, len(rows) + 1):
-        behind = [name for name in classes if taken[name] * len(rows) < len(classes[name]) * size]
-        name = max(behind, key=lambda name: (len(classes[name]) / (taken[name] + 1), generator.random()))
-        ordered.append(classes[name][taken[name]])
-        taken[name] += 1
+        behind = numpy.flatnonzero(taken * len(rows) < sizes * size)
+        shares, ties = sizes[behind] / (taken[behind] + 1), draw.random_sample(len(behind))
+        chosen = behind[numpy.where(shares == shares.max(), ties, -1).argmax()]
+        ordered.append(next(remaining[chosen]))
+        taken[chosen] += 1
     return ordered
 
 
@@ -308,46 +345,5 @@ def fingerprint(rows):
     digest = hashlib.sha256()
     for row in rows:
         for name in sorted(row):
-            if name != "split":
-                digest.update(f"{name}\0{row[name]}\0".encode())
+            digest.update(f"{name}\0{row[name]}\0".encode())
     return digest.hexdigest()
-
-
-def newsgroups(run):
-    """20 Newsgroups, 20 classes, for 20-way classification."""
-    return of_run(run, NEWSGROUPS, labelled=True)
-
-
-def samsum(run):
-    """SAMSum: messenger dialogues with one-sentence summaries."""
-    return of_run(run, SAMSUM, labelled=False)
-
-
-def imdb(run):
-    """IMDB: movie reviews, negative or positive, 70/10/20."""
-    return of_run(run, IMDB, labelled=True)
-
-
-def alpaca(run):
-    """Alpaca: instructions, some with an input, and what to answer; a tenth is held out."""
-    return of_run(run, ALPACA, labelled=False)
-
-
-def of_run(run, dataset, labelled):
-    """The rows that a run's flags ask for; the run remembers which, so that it is not resumed on others."""
-    data = load(dataset, run.args, labelled, vars(run.facts).get("ROWS", {}).get(run.task))
-    run.data_sha256 = data.summary()["sha256"]
-    return data
-
-
-def of_task(run):
-    """The data set of the task that --task_type names."""
-    return of_run(run, *TASKS[run.task])
-
-
-def at_hand(run):
-    """Whether the run's rows can be read without the hub."""
-    if run.args.data or run.args.demo:
-        return True
-    folder = os.environ.get("DATA_DIR")
-    return bool(folder) and (Path(folder).expanduser() / TASKS[run.task][0]["name"]).is_dir()

@@ -1,121 +1,212 @@
-"""The machine at hand: what it computes on and in, and whether it can hold a model."""
+"""The machine at hand: what it computes on and in, how much memory there is and is free, and what it cannot run."""
 
+import contextlib
+import ctypes
 import functools
+import gc
+import json
 import os
 import platform
-import shlex
-import shutil
+import resource
 import sys
+import time
 from pathlib import Path
 
-from common import checkpoints, memory
-from common.console import InputError
-
 MIXED = "float32, products in bfloat16"  # how whole fine-tuning computes where bfloat16 is fast
-CPU_LIMIT = 2e9  # parameters: above this a CPU is not a place to train or score
+CPU_LIMIT = 2e9  # parameters: a larger model is too slow to train or score on a CPU
+FASTER = 0.9  # bfloat16 is taken for less than this share of float32's time: a tie goes to the more exact one
+RAN_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")  # torch, CUDA, C++
+VAGUE = ("could not create a memory", "could not create a primitive", "could not execute a primitive")  # oneDNN
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def cuda():
+    """torch.cuda where there is a GPU, else None."""
+    import torch
+
+    return torch.cuda if torch.cuda.is_available() else None
 
 
 def device():
     """{"": place} for `device_map`: this process' own GPU, or the CPU."""
-    import torch
-
-    return {"": int(os.environ.get("LOCAL_RANK", "0")) if torch.cuda.is_available() else "cpu"}
-
-
-def precision(wanted="bfloat16"):
-    """The dtype to compute in, as torch names it: `wanted`, or float32 on a CPU without bfloat16
-    instructions, where bfloat16 is emulated and many times slower."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "float16" if wanted == "bfloat16" and not torch.cuda.is_bf16_supported() else wanted
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return wanted if fast and wanted == "bfloat16" else "float32"
-
-
-def run_precision(wanted, whole, gpu=None):
-    """The precision of a run whose folder asks for `wanted`; `whole`: every weight is trained, which keeps float32 and
-    multiplies in bfloat16 where that is fast. gpu: False or True for a CPU or a GPU, None for what is here."""
-    import torch
-
-    here = gpu is None or gpu == torch.cuda.is_available()
-    fast = (precision() if here else "bfloat16" if gpu else "float32") == "bfloat16"
-    if whole and fast:
-        return MIXED
-    return precision(wanted) if here else wanted
+    return {"": int(os.environ.get("LOCAL_RANK", "0")) if cuda() else "cpu"}
 
 
 @functools.cache
 def device_name():
     """The GPU's name, or the processor's."""
+    if gpu := cuda():
+        return gpu.get_device_name()
+    names = [line.split(": ")[1] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"CPU {names[0] if names else platform.machine()}"
+
+
+def threads():
+    """Threads that torch computes with on a CPU."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    return torch.get_num_threads()
+
+
+def precision(wanted="bfloat16"):
+    """The dtype to compute in, as torch names it: `wanted`, or float32 on a CPU where bfloat16 is not faster."""
+    if gpu := cuda():
+        return "float16" if wanted == "bfloat16" and not gpu.is_bf16_supported() else wanted
+    return "bfloat16" if wanted == "bfloat16" and bfloat16_is_faster() else "float32"
+
+
+def run_precision(wanted, whole, gpu=None):
+    """The precision of a run that asks for `wanted`; `whole`: every weight is trained, which keeps float32 and
+    multiplies in bfloat16 where that is fast. gpu: False or True for a CPU or a GPU, None for what is here."""
+    here = gpu is None or gpu == bool(cuda())
+    fast = (precision() if here else "bfloat16" if gpu else "float32") == "bfloat16"
+    return MIXED if whole and fast else precision(wanted) if here else wanted
+
+
+@functools.cache
+def bfloat16_is_faster():
+    """Whether this CPU multiplies matrices faster in bfloat16 than in float32. The processor's flags do not tell: some
+    with avx512_bf16 are twice as slow in it. Measured once (under a second) and kept in the cache folder."""
+    import torch
+
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return False  # emulated: many times slower
+    file, known = cache() / "matrix_products.json", {}
+    key = f"{device_name()}, {threads()} threads, torch {torch.__version__}"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
+        return known[key]["bfloat16"] < FASTER * known[key]["float32"]
+    known[key] = {}
+    for name in ("float32", "bfloat16"):
+        matrix, seconds = torch.ones((1024, 1024), dtype=getattr(torch, name)), []
+        for _ in range(6):
+            began = time.perf_counter()
+            matrix @ matrix
+            seconds.append(time.perf_counter() - began)
+        known[key][name] = min(seconds)  # whatever else runs here makes single ones slower
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs a second a run
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(known), encoding="utf-8")
+        os.replace(scratch, file)
+    return known[key]["bfloat16"] < FASTER * known[key]["float32"]
+
+
+def cache():
+    """Folder of what is made once for a machine: $FINETUNING_HUB_CACHE, or finetuning-hub in the user's caches."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FINETUNING_HUB_CACHE") or Path(base) / "finetuning-hub")
+
+
+def attempt(work, *given, **named):
+    """What work(…) returns, or None if memory ran out; then everything that it held is given back."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "CPU " + next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return f"CPU {platform.machine()}"
+        return work(*given, **named)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+    # Only here, behind the handler, are the frames gone that held what was computed.
+    gc.collect()
+    give_back()
+    return None
 
 
-def check(run):
-    """Raises InputError if this machine cannot hold the model, or lacks what a flag needs; says what
-    works here instead."""
-    import importlib.util
-
+def ran_out(error):
+    """Whether an exception says that memory ran out. oneDNN gives no reason, so it is believed only where little memory
+    is left, and never about a "primitive descriptor": that is a kernel it does not have."""
     import torch
 
-    for flag, package, how in (
-        ("use_flash_attention", "flash_attn", "pip install flash-attn --no-build-isolation"),
-        ("use_liger_kernel", "liger_kernel", "pip install liger-kernel"),
-    ):
-        there = importlib.util.find_spec(package)
-        if vars(run.args).get(flag) and not (torch.cuda.is_available() and there):
-            lack = "the package is missing" if torch.cuda.is_available() else "there is no GPU here: drop the flag"
-            raise InputError(f"--{flag} needs an NVIDIA GPU and `{how}`; {lack}")
-    if vars(run.args).get("torch_compile"):
-        from torch._inductor import config
-
-        if not any(shutil.which(name) for name in config.cpp.cxx if name):
-            raise InputError("--torch_compile needs a C++ compiler (apt-get install g++); there is none: drop the flag")
-    if run.checkpoint.name == run.variant.checkpoint and (lack := shortage(run.variant, run.trains)):
-        raise InputError(f"{lack} This works here: {works_here(run)}")
+    text, known = str(error), isinstance(error, MemoryError | torch.OutOfMemoryError)
+    vague = any(words in text for words in VAGUE) and "descriptor" not in text
+    return known or any(words in text for words in RAN_OUT) or (vague and free() < max(1e9, total() / 10))
 
 
-def shortage(variant, trains=False):
-    """What this machine lacks to run or train `variant`, a published checkpoint, in a sentence; None if it can."""
-    import torch
-
-    from common import budget
-
-    needed = variant.memory_to_run  # what is trained is scored, too
-    if trains:
-        needed = max(needed, budget.peak_of_defaults(variant))
-    here = f"{os.cpu_count()} CPU cores and {memory.total() / 1e9:.0f} GB of memory, no GPU"
-    if torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory
-        if total >= needed:
-            return None
-        here = f"a GPU with {total / 1e9:.0f} GB"
-    elif variant.parameters < CPU_LIMIT:
-        return None
-    doing = "train" if trains else "run"
-    return f"{variant.name} takes an NVIDIA GPU with about {needed / 1e9:.0f} GB to {doing} in 4-bit; here: {here}."
+def total():
+    """Bytes of memory that this process may come to use: the machine's, within its limits (ulimit -v, cgroups)."""
+    return min(allowed for allowed, _ in limits())
 
 
-def works_here(run):
-    """The same command on the embedded model; on the sample if no data is at hand."""
-    words = list(sys.argv)
-    while "--pretrained_ckpt" in words:
-        at = words.index("--pretrained_ckpt")
-        del words[at : at + 2]
-    words = [word for word in words if not word.startswith("--pretrained_ckpt=")]
-    extra = ["--pretrained_ckpt", checkpoints.stand_in(run.variant.format)]
-    if run.trains and not run.args.max_train_samples:
-        extra += ["--max_train_samples", "400"]
-    if not run.args.max_test_samples:
-        extra += ["--max_test_samples", "64"]
-    if not (run.args.data or os.environ.get("DATA_DIR")):
-        extra = ["--demo"]
-    return shlex.join(["python", *words, *extra])
+def free():
+    """Bytes this process may still ask for: of the GPU, or of the machine within its limits."""
+    if gpu := cuda():
+        return gpu.mem_get_info()[0] + gpu.memory_reserved() - gpu.memory_allocated()
+    kept = _libc().mallinfo2().fields[8] if hasattr(_libc(), "mallinfo2") else 0  # freed, kept for the next request
+    return max(0, min(allowed - used for allowed, used in limits())) + kept
+
+
+def limits(groups="/sys/fs/cgroup", own="/proc/self/cgroup"):
+    """[(bytes allowed, bytes used)]: of the machine, of the address space, of every control group around this process.
+    Page cache that the kernel drops when memory is wanted does not count as used."""
+    machine = PAGE * os.sysconf("SC_PHYS_PAGES")
+    left = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
+    known = [(machine, machine - left[0] if left else machine // 2)]
+    if (allowed := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        known.append((allowed, PAGE * int(_lines("/proc/self/statm")[0].split()[0])))
+    for _, kinds, path in (line.split(":", 2) for line in _lines(own)):
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
+        base = Path(groups, "memory" if kinds else "")  # version 1 or 2
+        for folder in (base / path.lstrip("/") / "_").parents:
+            if folder.is_relative_to(base):
+                with contextlib.suppress(OSError, ValueError):  # not mounted here, or "max"
+                    allowed, used = (int((folder / name).read_text()) for name in names)
+                    stat = dict(line.split() for line in _lines(folder / "memory.stat"))
+                    known.append(
+                        (allowed, used - int(stat.get("total_inactive_file" if kinds else "inactive_file", 0)))
+                    )
+    return known
+
+
+def resident():
+    """Bytes of this process in memory now (Linux)."""
+    return PAGE * int(_lines("/proc/self/statm")[0].split()[1])
+
+
+def peak():
+    """Bytes: the GPU allocator's peak since it was reset, or this process' highest resident set so far."""
+    if gpu := cuda():
+        return gpu.max_memory_allocated()
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else highest * 1024
+
+
+def keep_freed():
+    """Tell glibc to keep freed blocks for the next request instead of handing each back to the kernel: a training step
+    frees and asks for the same gigabytes many times, and page by page that took a third of its time."""
+    if _libc():
+        _libc().mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
+        _libc().mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
+
+
+def hand_back(limit=None):
+    """Between steps: give back what is free once this process holds more than `limit` bytes, or half of the memory.
+    Batches differ in length; holes that no later block fits into add up to two and three times what a step needs."""
+    if _libc() and resident() > min(limit or total(), total() / 2):
+        give_back()
+
+
+def give_back():
+    """Give back what this process keeps and does not use."""
+    if _libc():
+        _libc().malloc_trim(0)
+    if gpu := cuda():
+        gpu.empty_cache()
+
+
+@functools.cache
+def _libc():
+    """glibc, or None where there is none (macOS, musl)."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        if hasattr(libc, "mallinfo2"):  # since glibc 2.33
+            numbers = {"_fields_": [("fields", ctypes.c_size_t * 10)]}
+            libc.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), numbers)
+        return libc if libc.mallopt and libc.malloc_trim else None
+    return None
+
+
+def _lines(path):
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    return []

@@ -1,21 +1,34 @@
-"""Scores with their uncertainty: every value is a percentage with a 95 % bootstrap interval.
+"""Scores with their uncertainty: each is {"value", "ci95", "n"}, in percent unless said otherwise.
 
-The interval says how far the score would move on another test set of this size (percentiles of RESAMPLES
-resampled test sets, fixed seed). It does not hold the spread between training seeds.
+ci95 says how far the score would move on another test set of this size, not between training seeds. Shares of rows
+have Wilson's interval, other scores a percentile bootstrap over rows (fixed seed; at 10 rows it covers about 90 %, at
+20 rows 93 %). An interval contains its value; it is None where the spread is not known, as with a single row.
+
+The libraries are called directly and not through `evaluate`: importing that takes 3 to 6 s and 500 MB, its local
+modules are copied into the user's cache, and it returns no scores of rows to resample. A test compares with it.
 """
 
-import collections
+import re
 
 UNKNOWN = {"value": None, "ci95": None, "n": None}
 RESAMPLES = 1000
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+OUTCOMES = ("right", "right_extra", "wrong", "wrong_extra", "not_a_label", "empty")  # of free generation, best first
+RESPONSES = {"bleu": "BLEU", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+RESPONSES |= {"bertscore_f1": "BERTScore F1", "length": "words"}
+TITLES = {name: name for name in ("accuracy", "precision", "recall", "human")}
+TITLES |= {"macro_f1": "macro-F1", "rougeLsum": "ROUGE-Lsum", "stopped": "ended on its own", **RESPONSES}
+TITLES |= {f"accuracy_{name}": f"accuracy, {name}" for name in ("negative", "positive")}
+TITLES |= {f"generated_{name}": f"wrote: {name.replace('_', ' ')}" for name in (*OUTCOMES, *list(TITLES)[:3])}
+TITLES |= {f"echo_{name}": f"echo: {title}" for name, title in RESPONSES.items()}
+TITLES |= {"train_loss": "training loss", "validation_loss": "validation loss", "train_hours": "hours of training"}
+TITLES |= {"train_cost_usd": "cost of training, USD", "usd_per_1k_tokens": "USD per 1,000 tokens"}
+TITLES |= {"max_rps": "offered requests/s", "throughput_rps": "answered requests/s", "latency_p90_s": "latency p90, s"}
 
 
 def rouge(predictions, references):
-    """Mean F-measures of ROUGE-1/2/L/Lsum, Porter stemmer on (as the source), by Google's rouge_score.
-
-    rougeLsum splits both texts into sentences with nltk's untrained Punkt, which needs no download.
-    """
+    """Mean F-measures of ROUGE-1/2/L/Lsum, Porter stemmer on (as the source), by Google's rouge_score. rougeLsum splits
+    both texts into sentences with nltk's untrained Punkt, which needs no download."""
     from nltk.tokenize.punkt import PunktSentenceTokenizer
     from rouge_score import rouge_scorer
 
@@ -24,200 +37,200 @@ def rouge(predictions, references):
     by_sentence = rouge_scorer.RougeScorer(ROUGES[3:], use_stemmer=True)
     values = {name: [] for name in ROUGES}
     for prediction, reference in zip(predictions, references, strict=True):
-        for name, score in scorer.score(reference, prediction).items():
-            values[name].append(score.fmeasure)
         lines = ["\n".join(sentences.tokenize(text)) for text in (reference, prediction)]
-        values["rougeLsum"].append(by_sentence.score(*lines)["rougeLsum"].fmeasure)
+        for name, score in (scorer.score(reference, prediction) | by_sentence.score(*lines)).items():
+            values[name].append(score.fmeasure)
     return {name: mean(column) for name, column in values.items()}
 
 
 def responses(answers, references, encoder="minilm"):
-    """Scores of free answers: BLEU (sacrebleu, corpus level, 0 to 100), ROUGE-1/2/L, BERTScore F1, and their length
-    in words (in `length`, not a percentage). The prompt has no part in any of them. encoder: BERTScore's."""
-    found = {name: value for name, value in rouge(answers, references).items() if name != "rougeLsum"}
-    words = [len(answer.split()) for answer in answers]
-    length = interval(lambda rows: sum(words[i] for i in rows) / len(rows), len(words), scale=1)
-    return {
-        "bleu": bleu(answers, references),
-        **found,
-        "bertscore_f1": bertscore(answers, references, encoder),
-        "length": length,
-    }
+    """Scores of free answers without their prompts: BLEU, ROUGE-1/2/L, BERTScore F1 by this encoder, and `length`, the
+    mean number of words (not a percentage)."""
+    scores = {"bleu": bleu(answers, references), **rouge(answers, references)}
+    del scores["rougeLsum"]
+    length = mean([len(answer.split()) for answer in answers], scale=1)
+    return {**scores, "bertscore_f1": bertscore(answers, references, encoder), "length": length}
 
 
 def bleu(answers, references):
     """Corpus BLEU of sacrebleu (its default: 13a tokens, exponential smoothing)."""
+    import numpy
     import sacrebleu
 
     scorer = sacrebleu.BLEU()
-    parts = [statistics_of(scorer, answer, reference) for answer, reference in zip(answers, references, strict=True)]
+    pairs = [scorer.corpus_score([a], [[r]]) for a, r in zip(answers, references, strict=True)]
+    statistics = numpy.array([[pair.sys_len, pair.ref_len, *pair.counts, *pair.totals] for pair in pairs])
 
     def of_rows(rows):
-        totals = [sum(column) for column in zip(*(parts[i] for i in rows), strict=True)]
-        size, half = scorer.max_ngram_order, len(totals)
-        correct, total = totals[2 : 2 + size], totals[2 + size : half]
-        return scorer.compute_bleu(correct, total, totals[0], totals[1], smooth_method="exp").score
+        answer_length, reference_length, *ngrams = statistics[rows].sum(axis=0).tolist()
+        correct, total = ngrams[: scorer.max_ngram_order], ngrams[scorer.max_ngram_order :]
+        return scorer.compute_bleu(correct, total, answer_length, reference_length, smooth_method="exp").score / 100
 
-    return interval(of_rows, len(answers), scale=1)
-
-
-def statistics_of(scorer, answer, reference):
-    """(answer's length, reference's length, matches of each order…, n-grams of each order…) of one pair."""
-    one = scorer.corpus_score([answer], [[reference]])
-    return [one.sys_len, one.ref_len, *one.counts, *one.totals]
+    return bootstrap(of_rows, numpy.arange(len(pairs)))
 
 
 def bertscore(answers, references, encoder="minilm"):
-    """BERTScore F1 (Zhang et al. 2020), by the bert-score package: encoder is "minilm", whose last layer is read, or a
-    name in the package's `model2layers`, with the layer found best there. An empty answer scores 0."""
+    """BERTScore F1 (Zhang et al. 2020), by the bert-score package. encoder: an embedded checkpoint, whose last layer
+    is read, or a name in the package's `model2layers`, with the layer found best there. An empty answer scores 0."""
     import bert_score
+    from transformers import AutoConfig
 
     from common import checkpoints
 
     known = {"model_type": encoder}
     if encoder in checkpoints.EMBEDDED:
-        known = {"model_type": str(checkpoints.prepare(checkpoints.find(encoder))), "num_layers": 6}
-    asked = [i for i, answer in enumerate(answers) if answer.strip()]
-    values = [0.0] * len(answers)
-    if asked:
+        folder = str(checkpoints.prepare(checkpoints.find(encoder)))
+        known = {"model_type": folder, "num_layers": AutoConfig.from_pretrained(folder).num_hidden_layers}
+    written = [i for i, answer in enumerate(answers) if answer.strip()]  # the package cannot encode an empty one
+    values = dict.fromkeys(range(len(answers)), 0.0)
+    if written:
         scorer = bert_score.BERTScorer(**known, batch_size=32)
-        _, _, f1 = scorer.score([answers[i] for i in asked], [references[i] for i in asked])
-        for i, value in zip(asked, f1.tolist(), strict=True):
-            values[i] = value
-    return mean(values)
+        f1 = scorer.score([answers[i] for i in written], [references[i] for i in written])[2]
+        values |= zip(written, f1.tolist(), strict=True)
+    return mean(list(values.values()))
 
 
 def classification(predictions, references, labels):
-    """Accuracy and macro-F1 (unweighted mean over `labels`; a class that is neither there nor predicted
-    counts 0, as in sklearn)."""
-    import numpy
-
-    place = {label: i for i, label in enumerate(labels)}
-    predicted = numpy.array([place[p] for p in predictions])
-    true = numpy.array([place[r] for r in references])
-
-    def macro_f1(rows):
-        p, t = predicted[rows], true[rows]
-        hit = numpy.bincount(t[p == t], minlength=len(labels))
-        total = numpy.bincount(p, minlength=len(labels)) + numpy.bincount(t, minlength=len(labels))
-        return (2 * hit / numpy.maximum(total, 1)).sum() * share / (total > 0).sum()
-
-    # A class that a resample happens to miss says nothing about the model: the mean is over those it has.
-    share = len(set(predictions) | set(references)) / len(labels)
-
-    found = {"accuracy": mean(predicted == true), "macro_f1": interval(macro_f1, len(true))}
-    if len(labels) == 2:  # few enough to be told apart
-        for label, i in place.items():
-            of_class = predicted[true == i]
-            found[f"accuracy_{label}"] = mean(of_class == i) if len(of_class) else UNKNOWN
-        found |= averages(predicted, true, len(labels))
-    return found
-
-
-def averages(predicted, true, classes):
-    """Macro precision and recall: unweighted means over the classes. predicted, true: arrays of class numbers; -1 is
-    none of them. A class that is never predicted has precision 0, as in sklearn."""
-
-    def of(rows, given):
-        p, t = predicted[rows], true[rows]
-        whole = t if given == "true" else p
-        return sum(((p == t) & (t == i)).sum() / max(1, (whole == i).sum()) for i in range(classes)) / classes
-
-    return {
-        "precision": interval(lambda rows: of(rows, "predicted"), len(true)),
-        "recall": interval(lambda rows: of(rows, "true"), len(true)),
-    }
+    """Accuracy and macro-F1: unweighted mean over `labels`; a class that is neither there nor predicted counts 0, as
+    in sklearn. Two classes have also each class's accuracy, macro precision and macro recall."""
+    predicted, true = numbers(predictions, labels), numbers(references, labels)
+    accuracy, averages = share(predicted == true), macro(predicted, true, len(labels))
+    if len(labels) > 2:
+        return {"accuracy": accuracy, "macro_f1": averages["macro_f1"]}
+    by_class = {f"accuracy_{label}": share(predicted[true == i] == i) for i, label in enumerate(labels)}
+    return {"accuracy": accuracy, **by_class, **averages}
 
 
 def generated(texts, references, labels):
     """Accuracy, macro precision and recall of the classes that free answers begin with; an answer that begins with
     none is wrong, whatever the class."""
+    predicted, true = numbers([label_of(text, labels) for text in texts], labels), numbers(references, labels)
+    scores = {"accuracy": share(predicted == true), **macro(predicted, true, len(labels))}
+    return {f"generated_{name}": scores[name] for name in ("accuracy", "precision", "recall")}
+
+
+def numbers(names, labels):
+    """Array of the names' places in `labels`; len(labels) for None."""
     import numpy
 
-    place = {label: i for i, label in enumerate(labels)}
-    begun = [next((name for name in labels if outcome(text, name, labels).startswith("right")), None) for text in texts]
-    predicted = numpy.array([place.get(name, -1) for name in begun])
-    true = numpy.array([place[reference] for reference in references])
-    found = {"accuracy": mean(predicted == true)} | averages(predicted, true, len(labels))
-    return {f"generated_{name}": value for name, value in found.items()}
+    place = {label: i for i, label in enumerate([*labels, None])}
+    return numpy.array([place[name] for name in names], dtype=int)
+
+
+def macro(predicted, true, classes):
+    """{"precision", "recall", "macro_f1"}: unweighted means over the classes; what was never predicted has precision 0.
+
+    predicted, true: arrays of class numbers below `classes`; a prediction of `classes` is none of them.
+    """
+    import numpy
+    from sklearn.metrics import precision_recall_fscore_support
+
+    values = precision_recall_fscore_support(true, predicted, labels=range(classes), average="macro", zero_division=0)
+    size = classes + 1
+    cells = true * size + predicted  # of the confusion matrix: a resample is counted at once, sklearn takes a ms each
+    scores = {}
+    for name, value in zip(("precision", "recall", "macro_f1"), map(float, values[:3]), strict=True):
+
+        def over_known(cells, name=name):
+            counts = numpy.bincount(cells, minlength=size**2).reshape(size, size)
+            right, taken, there = (part[:-1] for part in (counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)))
+            of = {"precision": taken, "recall": there, "macro_f1": (taken + there) / 2}[name]
+            return (right[of > 0] / of[of > 0]).sum() / max(1, (of > 0).sum())
+
+        # A class that a resample happens to miss says nothing about the model: the mean is over those it has.
+        known = value / (over_known(cells) or 1)
+        scores[name] = bootstrap(lambda rows, mean=over_known, known=known: known * mean(rows), cells, value)
+    return scores
 
 
 def confusion(predictions, references, labels):
     """{"labels", "counts"}: counts[i][j] rows of class i that were called class j."""
-    place = {label: i for i, label in enumerate(labels)}
-    counts = [[0] * len(labels) for _ in labels]
-    for prediction, reference in zip(predictions, references, strict=True):
-        counts[place[reference]][place[prediction]] += 1
-    return {"labels": list(labels), "counts": counts}
+    from sklearn.metrics import confusion_matrix
+
+    return {"labels": list(labels), "counts": confusion_matrix(references, predictions, labels=labels).tolist()}
 
 
 def report(confusion):
     """[[class, precision, recall, F1, rows]] as text, in %, of what `confusion` gives; - where nothing was divided."""
-    labels, counts = confusion["labels"], confusion["counts"]
-    lines = []
-    for i, label in enumerate(labels):
-        right, is_it, taken = counts[i][i], sum(counts[i]), sum(row[i] for row in counts)
-        shares = [(right, taken), (right, is_it), (2 * right, taken + is_it)]
-        lines.append([label, *(f"{100 * n / of:.2f}" if of else "-" for n, of in shares), str(is_it)])
-    return lines
+    import numpy
+    from sklearn.metrics import precision_recall_fscore_support
+
+    counts = numpy.array(confusion["counts"])
+    rows = dict(zip(("y_true", "y_pred"), numpy.indices(counts.shape).reshape(2, -1), strict=True))
+    scores = precision_recall_fscore_support(**rows, sample_weight=counts.ravel(), zero_division=numpy.nan)
+    text = [["-" if numpy.isnan(value) else f"{100 * value:.2f}" for value in column] for column in scores[:3]]
+    return [list(line) for line in zip(confusion["labels"], *text, map(str, counts.sum(axis=1)), strict=True)]
 
 
-# What free generation wrote, from best to worst. Only the first is what the source counted as right.
-OUTCOMES = ("right", "right_extra", "wrong", "wrong_extra", "not_a_label", "empty")
+def label_of(text, labels):
+    """The label that a text begins with, or None. The longest one wins, and it must end where a word ends."""
+    begun = [name for name in labels if re.match(rf"{re.escape(name)}(?![^\W_])", text.strip(), re.IGNORECASE)]
+    return max(begun, key=len, default=None)
 
 
 def outcome(text, label, labels):
-    """One of OUTCOMES. "extra": the answer begins with a label but goes on. The longest label wins, and
-    a label must end where a word ends."""
-    text = text.strip()
-    if not text:
-        return "empty"
-    begun = [
-        name
-        for name in labels
-        if text.lower().startswith(name.lower()) and not text[len(name) : len(name) + 1].isalnum()
-    ]
-    if not begun:
-        return "not_a_label"
-    found = max(begun, key=len)
-    kind = "right" if found == label else "wrong"
-    return kind if len(text) == len(found) else f"{kind}_extra"
+    """One of OUTCOMES. The source counted only "right" as right. "extra": the answer goes on behind the label."""
+    written, text = label_of(text, labels), text.strip()
+    if written is None:
+        return "not_a_label" if text else "empty"
+    return ("right" if written == label else "wrong") + ("_extra" if len(text) > len(written) else "")
 
 
 def outcomes(texts, references, labels):
     """Share of each outcome of free generation, as metrics named generated_<outcome>."""
     kinds = [outcome(text, label, labels) for text, label in zip(texts, references, strict=True)]
-    return {f"generated_{name}": mean([kind == name for kind in kinds]) for name in OUTCOMES}
-
-
-def mean(values):
-    """A per-row score as a metric: mean in percent with its interval."""
-    import numpy
-
-    column = numpy.asarray(values, dtype=float)
-    return interval(lambda rows: column[rows].mean(), len(column))
-
-
-def interval(statistic, n, scale=100):
-    """{"value", "ci95", "n"} of a statistic of row numbers, times `scale` (100: in percent), from RESAMPLES
-    bootstrap resamples."""
-    import numpy
-
-    generator = numpy.random.default_rng(0)
-    resampled = [statistic(generator.integers(0, n, n)) for _ in range(RESAMPLES)]
-    low, high = numpy.percentile(resampled, [2.5, 97.5])
-    return {
-        "value": round(scale * float(statistic(numpy.arange(n))), 4),
-        "ci95": [round(scale * float(low), 4), round(scale * float(high), 4)],
-        "n": n,
-    }
+    return {f"generated_{name}": share([kind == name for kind in kinds]) for name in OUTCOMES}
 
 
 def counts(metrics):
-    """ "right 12, not_a_label 3, …" from generated_* metrics, for people."""
-    found = collections.OrderedDict()
-    for name in OUTCOMES:
-        metric = metrics.get(f"generated_{name}")
-        if metric:
-            found[name.replace("_", " ")] = round(metric["value"] * metric["n"] / 100)
-    return ", ".join(f"{name} {count}" for name, count in found.items())
+    """ "right 12, not a label 3, …" from generated_* metrics, for people."""
+    known = {name.replace("_", " "): metrics.get(f"generated_{name}") for name in OUTCOMES}
+    return ", ".join(f"{name} {round(each['value'] * each['n'] / 100)}" for name, each in known.items() if each)
+
+
+def figure(metric):
+    """36.90 [35.10, 38.70], 36.90 where the interval is not known, or - where there is no value."""
+    if not metric or metric["value"] is None:
+        return "-"
+    return f"{metric['value']:.2f}" + (" [{:.2f}, {:.2f}]".format(*metric["ci95"]) if metric["ci95"] else "")
+
+
+def share(values):
+    """The share of rows for which a 0/1 value is 1, in percent, with Wilson's interval (1927); UNKNOWN without rows."""
+    from scipy.stats import binomtest
+
+    n, ones = len(values), sum(values)
+    return metric(ones / n, binomtest(ones, n).proportion_ci(method="wilson"), n) if n else UNKNOWN
+
+
+def mean(values, scale=100):
+    """The mean of a per-row score, times `scale` (100: in percent). Of values that are all 0 or 1 it is their share."""
+    import numpy
+
+    column = numpy.asarray(values, dtype=float)
+    shared = scale == 100 and numpy.isin(column, (0, 1)).all()
+    return share(column.astype(int)) if shared else bootstrap(numpy.mean, column, scale=scale)
+
+
+def bootstrap(statistic, column, value=None, scale=100):
+    """The metric `value`, or else statistic(column), with the interval of RESAMPLES resamples of the column. Where all
+    resamples are equal there is no interval; a statistic that is then 0 or 1 has Wilson's."""
+    import numpy
+    from scipy import stats
+
+    n, interval = len(column), (0, 0)
+    value = float(statistic(column)) if value is None else value
+    if n > 1:
+        batch = max(1, 2_000_000 // n)  # resampled rows in memory at once
+        how = {"n_resamples": RESAMPLES, "method": "percentile", "batch": batch, "rng": numpy.random.default_rng(0)}
+        interval = stats.bootstrap((column,), statistic, **how).confidence_interval
+    if interval[1] - interval[0] > 1e-6:  # wider than float32 rounds
+        return metric(value, interval, n, scale)
+    at_end = scale == 100 and round(value, 6) in (0, 1)
+    return share([round(value)] * n) if at_end else metric(value, None, n, scale)
+
+
+def metric(value, interval, n, scale=100):
+    """What a record holds of a score. The interval is widened to its value where a biased bootstrap misses it."""
+    ends = interval and [round(scale * float(end), 4) for end in (min(value, interval[0]), max(value, interval[1]))]
+    return {"value": round(scale * float(value), 4), "ci95": ends, "n": n}

@@ -1,158 +1,104 @@
-"""Which settings a run has, and what the run is called by them.
+"""What a run is told: `Settings` can change a number and are part of its identity, `Execution` cannot.
 
-They come from, in this order: the flags, the demo, the checkpoint's own (checkpoints.py), the model
-folder's facts (model.py).
+A script writes its Settings down in full, so that the experiment can be read and changed on one page. None means that
+a setting does not apply to the run.
 """
 
-import argparse
-
-from common import checkpoints, generation
-from common.console import InputError
-
-QUANTIZATION = "nf4 + double quantization"  # what loading.py does, for training and scoring alike
-TUNABLE = ("lora_r", "dropout", "epochs", "learning_rate", "batch_size")  # flags that make a run another one
+import dataclasses
+from pathlib import Path
 
 
-def choose(args, facts, variant, checkpoint, kind):
-    """Every setting of a run, by the order of precedence in this file's first lines.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every hyper-parameter of a run. Flags of the same name replace them (common/flags.py)."""
 
-    A setting that differs by task or by what is trained is a dictionary in model.py, or one in another. Raises
-    InputError for a checkpoint that these scripts cannot use and for flags that contradict each other.
-    """
-    task = args.task_type
-    from_folder = {
-        "format": variant.format,
-        "inference_batch_size": facts.INFERENCE_BATCH_SIZE,
-        "max_document_tokens": facts.MAX_DOCUMENT_TOKENS,
-        "targets": facts.ATTENTION_TARGETS,
-        "all_targets": facts.ALL_TARGETS,
-        "lora_r": facts.LORA_R,
-        "dropout": 0.1,
-        "lora_alpha": facts.LORA_ALPHA,
-        "learning_rate": facts.LEARNING_RATE,
-        "lr_scheduler": "linear" if task == "sentiment" else "cosine",
-        "batch_size": facts.BATCH_SIZE,
-        "device_batch_size": facts.DEVICE_BATCH_SIZE,
-        "epochs": facts.EPOCHS,
-    }
-    found = from_folder | checkpoint.settings | (checkpoint.demo if args.demo else {})
-    writes = found["format"] != "encoder"
-    if writes != (variant.format != "encoder"):
-        kinds = ("an encoder", "a model that writes") if writes else ("a model that writes", "an encoder")
-        usable = checkpoints.stand_in(variant.format)
-        raise InputError(f"these scripts are for {kinds[0]}, {checkpoint.name} is {kinds[1]}; embedded: {usable}")
-    given = {name: value for name, value in vars(args).items() if name in found and value is not None}
-    found |= given
-    tuned = "qlora" if found["lora_r"] else "full-finetune"
-    for name in found:
-        while isinstance(found[name], dict):
-            found[name] = found[name][task if task in found[name] else tuned]
-    settings = {name: found[name] for name in ("format", "inference_batch_size", "max_document_tokens")}
-    if writes:
-        settings["max_new_tokens"] = generation.MAX_NEW_TOKENS[task]
-    else:
-        settings["pooling"] = checkpoint.settings.get("pooling", facts.POOLING)
-        if task == "sentiment":
-            settings["cut"] = "middle"
-    settings["quantization"] = QUANTIZATION if found["lora_r"] else None
-    settings["data"] = data_name(args)
-    settings["max_test_samples"] = args.max_test_samples
-    if "bertscore_model" in vars(args):
-        settings["bertscore_model"] = bertscore_model(args)
-    settings |= decoding(args)
-    settings |= {
-        name: vars(args)[name] for name in ("train_sample_fraction", "max_train_samples") if name in vars(args)
-    }
-    if kind != "training":
-        return settings | ({"seed": args.seed} if vars(args).get("random_head") else {})
-    adapter = ("targets", "lora_r", "dropout", "lora_alpha")
-    if tuned == "full-finetune":
-        if args.dropout is not None:
-            raise InputError("--dropout is the adapter's: it needs --lora_r")
-        found |= dict.fromkeys(adapter)
-    elif args.full_tune:
-        found["targets"] = found["all_targets"]
-    for name in (*adapter, "learning_rate", "lr_scheduler", "batch_size", "device_batch_size", "epochs"):
-        settings[name] = found[name]
-    return settings | {"neftune": args.neftune, "seed": args.seed}
+    # the rows, thinned after the splits are made; the same ones for every seed and model
+    train_sample_fraction: float = 1.0  # share of the training rows; smaller shares are subsets of larger ones
+    max_train_samples: int | None = None
+    max_validation_samples: int | None = None
+    max_test_samples: int | None = None
 
+    # what the model reads and writes, in tokens
+    max_document_tokens: int = 512  # a longer document is cut; the prompt never is
+    max_new_tokens: int | None = None  # of an answer
+    prompt_type: str | None = None  # "zero-shot", "one-shot", "few-shot": an untrained model
+    shots: int = 0  # examples in the prompt
+    prompt_tokens: int | None = None  # that a prompt with examples may take; examples are shortened to it
 
-def of_trained(trained, args):
-    """The settings that a trained adapter is scored with: those of its training (`trained`: its
-    settings.json), but for what the flags say of the scoring itself."""
-    asked = ("max_document_tokens", "inference_batch_size", "max_test_samples")
-    settings = {name: value for name, value in trained["settings"].items() if name != "precision"}
-    if "bertscore_model" in vars(args):
-        settings["bertscore_model"] = bertscore_model(args)
-    return settings | {n: vars(args)[n] for n in asked if vars(args)[n]} | {"data": data_name(args)} | decoding(args)
+    # how it writes; without any of them the likeliest token is taken
+    temperature: float | None = None
+    top_k: int | None = None
+    num_beams: int = 1
 
+    # fine-tuning
+    trainer: str | None = None  # "SFTTrainer" of trl, "Trainer" of transformers, "loop" of the script itself
+    quantization: str | None = None  # "nf4, double": of the frozen weights, in training and scoring; None: as published
+    lora_r: int | None = None  # rank of the adapter; None: every weight is trained
+    lora_alpha: int | None = None  # the adapter's output is scaled by alpha / rank
+    dropout: float | None = None  # on the adapter's input
+    full_tune: bool = False  # adapters on all linear layers but the head; else on attention alone
+    targets: tuple | None = None  # those layers, by the ends of their names
+    epochs: float | None = None
+    learning_rate: float | None = None
+    lr_scheduler: str | None = None  # as transformers names it: "constant", "linear", "cosine", …
+    warmup_ratio: float | None = None  # share of the steps; "constant" has no warm-up
+    optimizer: str | None = None  # as transformers names it
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None  # gradients are clipped to it
+    batch_size: int | None = None  # rows an optimizer step
+    micro_batch_size: int | None = None  # rows a forward pass; dropout and padding are drawn by it
+    neftune: float | None = None  # alpha of the noise on the embeddings
+    keep: str | None = None  # "last": the last epoch's weights; "best": the best epoch's on the validation rows
 
-def decoding(args):
-    """How answers are written, where a script lets it be chosen."""
-    if "num_beams" not in vars(args):
-        return {}
-    asked = {name: vars(args)[name] for name in generation.GREEDY}
-    if asked["num_beams"] > 1 and (asked["temperature"] or asked["top_k"]):
-        raise InputError("--num_beams searches, --temperature and --top_k sample: give one of the two")
-    if asked["temperature"] or asked["top_k"]:
-        asked["seed"] = args.seed
-    return {"decoding": asked}
+    # models that read and cannot write
+    pooling: str | None = None  # where frozen features are read: "cls" or "mean"
+    cut: str | None = None  # long texts lose their "end" or their "middle"
+    picks: int | None = None  # utterances in an extractive summary
+    baseline: str | None = None  # "dummy" or "frozen-features"
+
+    head: str | None = None  # "random": a class head that nobody trained
+    bertscore_model: str | None = None  # encoder of BERTScore
+    seed: int = 42  # of training and sampling; never of the rows
+
+    def replaced(self, changes):
+        """These settings with some of them changed. changes: {name: value}; lists become tuples."""
+        frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+        return dataclasses.replace(self, **frozen)
+
+    def fields(self):
+        """As JSON has them."""
+        return dataclasses.asdict(self) | {"targets": self.targets and list(self.targets)}
+
+    def untuned(self):
+        """Without what only a training has: settings of the untrained model."""
+        names = ("lora_r", "lora_alpha", "dropout", "targets", "trainer", "epochs", "keep")
+        more = ("learning_rate", "lr_scheduler", "warmup_ratio", "optimizer", "weight_decay", "max_grad_norm")
+        return self.replaced(dict.fromkeys((*names, *more, "batch_size", "micro_batch_size", "neftune")))
+
+    @classmethod
+    def names(cls):
+        return [field.name for field in dataclasses.fields(cls)]
+
+    @property
+    def samples(self):
+        """Whether answers are drawn, so that --seed matters to an untrained model."""
+        return bool(self.temperature or self.top_k)
+
+    @property
+    def decoding(self):
+        return {"temperature": self.temperature, "top_k": self.top_k, "num_beams": self.num_beams}
 
 
-def decoding_name(args):
-    """The part of a run's setting that says how it decodes: "temperature=0.25", or "" for greedy."""
-    given = decoding(args).get("decoding", {})
-    return " ".join(
-        f"{name}={given[name]:g}" for name in generation.GREEDY if given and given[name] != generation.GREEDY[name]
-    )
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where and how a run runs."""
 
-
-def bertscore_model(args):
-    """Checked before anything is trained: a name that bert-score knows no layer of fails after hours."""
-    name = args.bertscore_model
-    if name != checkpoints.stand_in("encoder"):
-        from bert_score.utils import model2layers
-
-        if name not in model2layers:
-            raise InputError(f"--bertscore_model {name} is not known to bert-score; give minilm or, say, roberta-large")
-    return name
-
-
-def data_name(args):
-    """Which data a run is of, as far as the flags tell."""
-    return args.data or ("sample" if args.demo else "standard")
-
-
-def method(args, settings, kind):
-    """As in the published tables: qlora, qlora+neftune, qlora+all-modules, qlora+neftune+all-modules, full-finetune
-    (encoders without an adapter); for a baseline what it is."""
-    if kind == "baseline":
-        return "random-head" if vars(args).get("random_head") else vars(args).get("prompt_type") or args.baseline
-    if vars(args).get("loop"):
-        return "full-finetune+loop"
-    noise = "+neftune" if args.neftune else ""
-    if not settings["lora_r"]:
-        return "full-finetune" + noise
-    return "qlora" + noise + ("+all-modules" if args.full_tune else "")
-
-
-def name(args, facts, variant, checkpoint, settings, kind):
-    """What sets a run apart from the method's default on all rows: the key of a table's row."""
-    parts = []
-    if "train_sample_fraction" in vars(args):
-        if args.task_type == "classification" or args.train_sample_fraction < 1:
-            parts.append(f"train_sample_fraction={args.train_sample_fraction:g}")
-        if args.max_train_samples:
-            parts.append(f"max_train_samples={args.max_train_samples}")
-    if kind != "training":
-        drawn = [decoding_name(args)] if decoding_name(args) else []
-        if drawn or vars(args).get("random_head"):
-            drawn.append(f"seed={args.seed}")
-        return " ".join(parts + drawn)
-    unasked = {**vars(args), **dict.fromkeys(TUNABLE)}
-    if not facts.LORA_R and settings["lora_r"]:  # an adapter is what was asked for: its rank has no default
-        unasked["lora_r"] = args.lora_r
-        parts.append(f"lora_r={args.lora_r}")
-    usual = choose(argparse.Namespace(**unasked), facts, variant, checkpoint, "training")
-    parts += [f"{each}={settings[each]}" for each in TUNABLE if settings[each] != usual[each]]
-    return " ".join(parts)
+    folder: Path  # adapter, checkpoints, predictions
+    resume: bool = False
+    precision: str = "float32"  # what is computed in here, as torch names it, or machine.MIXED
+    inference_batch_size: int = 8  # rows scored at once, at most; fewer where memory says so
+    stages: tuple = ("base", "tuned")  # which models the test stage scores
+    report_to: str = "none"  # tracker, as transformers names it
+    use_flash_attention: bool = False
+    use_liger_kernel: bool = False
+    torch_compile: bool = False

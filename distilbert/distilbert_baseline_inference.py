@@ -13,18 +13,33 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
 
-
-def arguments():
-    return flags.untrained(__doc__).parse_args()
+SETTINGS = {
+    "classification": Settings(
+        max_document_tokens=512,
+        cut="end",
+        pooling="cls",  # where features are read
+        baseline="frozen-features",
+    ),
+    "summarization": Settings(
+        max_document_tokens=512,
+        picks=3,  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
+        pooling="cls",  # where features are read
+        baseline="frozen-features",
+    ),
+}
+EXPERIMENT = experiment.Experiment(__file__, __doc__, None, "untrained", SETTINGS, model, prompts)
 
 
 def main(run):
-    rows = data.of_task(run)
-    scores = encoders.baseline(run, rows)
-    records.finish(run, rows, scores)
+    rows = data.of_task(run.task, **run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    scores = encoders.baseline(run.checkpoint, reader, rows, run.settings, run.execution)
+    run.finish(rows, reader.truncated, scores)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "baseline"))
+    sys.exit(EXPERIMENT.start(main))

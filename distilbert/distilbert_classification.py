@@ -7,7 +7,6 @@ All six fractions with `bash distilbert/sample_ablate.sh`, which takes --lora_r 
     python distilbert/distilbert_classification.py --demo
 
 The base model beside the tuned one is the same encoder untrained, under a logistic regression on the same rows.
-The record goes to distilbert/results/, weights and predictions to distilbert/experiments/.
 """
 
 import sys
@@ -15,19 +14,48 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import budget, data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
 
-
-def arguments():
-    return flags.classification(flags.training(__doc__)).parse_args()
+SETTINGS = Settings(
+    max_document_tokens=512,
+    cut="end",
+    pooling="cls",  # where the untrained encoder's features are read
+    trainer="Trainer",  # of transformers
+    epochs=10,
+    learning_rate=5e-5,
+    lr_scheduler="cosine",
+    warmup_ratio=0.03,
+    optimizer="adamw_torch",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    batch_size=16,
+    micro_batch_size=16,
+    keep="last",
+    seed=42,
+)
+ADAPTER = {  # with --lora_r: the encoder stays frozen in 4 bits, an adapter and the head are trained
+    "quantization": "nf4, double",
+    "lora_alpha": 16,
+    "dropout": 0.1,
+    "targets": model.ATTENTION_TARGETS,
+    "learning_rate": 5e-4,
+    "max_grad_norm": 0.3,
+}
+EXPERIMENT = experiment.Experiment(
+    __file__, __doc__, "classification", "training", SETTINGS, model, prompts, adapter=ADAPTER
+)
 
 
 def main(run):
-    posts = data.newsgroups(run)  # the same rows, in the same order, for every model
-    network = encoders.tune(run, encoders.network(run, posts.labels), posts)  # new head; all weights or LoRA
-    scores = encoders.labels(run, network, posts)  # every label scored, for every row of a table alike
-    records.finish(run, posts, scores)
+    posts = data.newsgroups(**run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, posts.labels, run.settings, run.execution)  # with a new head
+    network, report = encoders.tune(network, reader, posts, run.settings, run.execution, budget.before)
+    scores = encoders.labels(network, reader, posts, run.settings, run.execution, run.checkpoint)
+    run.finish(posts, reader.truncated, scores, report)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "training"))
+    sys.exit(EXPERIMENT.start(main))

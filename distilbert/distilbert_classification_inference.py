@@ -11,18 +11,27 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import data, encoders, qlora
+from common.runs import experiment
 
-
-def arguments():
-    return flags.classification(flags.inference(__doc__)).parse_args()
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "classification", "inference", None, model, prompts)
 
 
 def main(run):
-    posts = data.newsgroups(run)
-    scores = encoders.labels(run, encoders.network(run, posts.labels), posts)
-    records.finish(run, posts, scores)
+    posts = data.newsgroups(**run.rows)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, posts.labels, run.settings, run.execution, run.trained)
+    scores = encoders.labels(network, reader, posts, run.settings, run.execution, run.checkpoint)
+    run.finish(posts, reader.truncated, scores)
+
+
+def answer(run):
+    """To --text."""
+    labels = encoders.trained_labels(run.trained)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)
+    return encoders.answer(network, reader, run.text, labels, run.execution)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))
+    sys.exit(EXPERIMENT.start(main, answer))

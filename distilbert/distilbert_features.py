@@ -3,7 +3,8 @@ a dummy that says the most frequent class.
 
     python distilbert/distilbert_features.py
     python distilbert/distilbert_features.py --baseline dummy
-    python distilbert/distilbert_features.py --pretrained_ckpt minilm --max_train_samples 4000 --max_test_samples 2000
+With the embedded 23M encoder:
+    python distilbert/distilbert_features.py --demo
 """
 
 import sys
@@ -11,18 +12,25 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
 
-
-def arguments():
-    return flags.sentiment(flags.untrained(__doc__, ["sentiment"])).parse_args()
+SETTINGS = Settings(
+    max_document_tokens=256,
+    cut="middle",  # of a long review; it concludes at its end
+    pooling="cls",  # where features are read
+    baseline="frozen-features",
+)
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "untrained", SETTINGS, model, prompts)
 
 
 def main(run):
-    reviews = data.imdb(run)
-    scores = encoders.baseline(run, reviews)
-    records.finish(run, reviews, scores)
+    reviews = data.imdb(**run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    scores = encoders.baseline(run.checkpoint, reader, reviews, run.settings, run.execution)
+    run.finish(reviews, reader.truncated, scores)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "baseline"))
+    sys.exit(EXPERIMENT.start(main))

@@ -3,12 +3,11 @@
 70/10/20 of all reviews, the same for the training loop beside it (distilbert_sentiment_loop.py); the epoch is chosen
 on the validation rows, never on the test rows (a GPU, or a CPU and patience):
     python distilbert/distilbert_sentiment.py
-On any machine, with the embedded 23M encoder:
-    python distilbert/distilbert_sentiment.py --pretrained_ckpt minilm --max_train_samples 4000
+With the embedded 23M encoder:
     python distilbert/distilbert_sentiment.py --demo
 
 The base model beside the tuned one is the same encoder untrained, under a logistic regression on the same rows. Loss,
-gradient norm and learning rate stand in the record; `python -m common.plots` draws them.
+gradient norm and learning rate stand in the record; `python -m common plots` draws them.
 """
 
 import sys
@@ -16,19 +15,48 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import budget, data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
 
-
-def arguments():
-    return flags.sentiment(flags.training(__doc__)).parse_args()
+SETTINGS = Settings(
+    max_document_tokens=256,
+    cut="middle",  # of a long review; it concludes at its end
+    pooling="cls",  # where the untrained encoder's features are read
+    trainer="Trainer",  # of transformers
+    epochs=2,
+    learning_rate=5e-5,
+    lr_scheduler="linear",
+    warmup_ratio=0.03,
+    optimizer="adamw_torch",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    batch_size=16,
+    micro_batch_size=16,
+    keep="best",  # the epoch is chosen on the validation rows
+    seed=42,
+)
+ADAPTER = {  # with --lora_r: the encoder stays frozen in 4 bits, an adapter and the head are trained
+    "quantization": "nf4, double",
+    "lora_alpha": 16,
+    "dropout": 0.1,
+    "targets": model.ATTENTION_TARGETS,
+    "learning_rate": 5e-4,
+    "max_grad_norm": 0.3,
+}
+EXPERIMENT = experiment.Experiment(
+    __file__, __doc__, "sentiment", "training", SETTINGS, model, prompts, adapter=ADAPTER
+)
 
 
 def main(run):
-    reviews = data.imdb(run)  # the same rows, in the same order, for every model
-    network = encoders.tune(run, encoders.network(run, reviews.labels), reviews)  # the best epoch on validation
-    scores = encoders.labels(run, network, reviews)
-    records.finish(run, reviews, scores)
+    reviews = data.imdb(**run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, reviews.labels, run.settings, run.execution)  # with a new head
+    network, report = encoders.tune(network, reader, reviews, run.settings, run.execution, budget.before)
+    scores = encoders.labels(network, reader, reviews, run.settings, run.execution, run.checkpoint)
+    run.finish(reviews, reader.truncated, scores, report)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "training"))
+    sys.exit(EXPERIMENT.start(main))

@@ -1,7 +1,6 @@
 """Fine-tune DistilBERT on IMDB with a plain PyTorch loop: what transformers' Trainer does in distilbert_sentiment.py.
 
     python distilbert/distilbert_sentiment_loop.py
-    python distilbert/distilbert_sentiment_loop.py --pretrained_ckpt minilm --max_train_samples 4000
     python distilbert/distilbert_sentiment_loop.py --demo
 
 AdamW, linear warm-up and decay, gradients clipped to norm 1; the epoch is chosen on the validation rows. A killed run
@@ -9,128 +8,121 @@ goes on after its last finished epoch (--resume). Same rows, split, seed and bat
 agree within a point.
 """
 
+import math
 import sys
 import time
 
 import model
 import prompts
 
-from common import (
-    budget,
-    console,
-    data,
-    encoders,
-    experiment,
-    flags,
-    loops,
-    machine,
-    memory,
-    passes,
-    records,
-    training,
+from common import bookkeeping, budget, console, data, encoders, machine, qlora, training
+from common.runs import experiment
+from common.settings import Settings
+
+SETTINGS = Settings(
+    max_document_tokens=256,
+    cut="middle",  # of a long review; it concludes at its end
+    pooling="cls",  # where the untrained encoder's features are read
+    trainer="loop",
+    epochs=2,
+    learning_rate=5e-5,
+    lr_scheduler="linear",
+    warmup_ratio=0.03,
+    optimizer="adamw_torch",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    batch_size=16,
+    micro_batch_size=16,
+    keep="best",  # the epoch is chosen on the validation rows
+    seed=42,
 )
-
-
-def arguments():
-    return flags.sentiment(flags.training(__doc__, adapter=False)).parse_args()
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "loop", SETTINGS, model, prompts)
 
 
 def main(run):
-    reviews = data.imdb(run)  # the same rows, in the same order, for every model
-    network = loop(run, encoders.network(run, reviews.labels), reviews)  # the best epoch on validation
-    scores = encoders.labels(run, network, reviews)
-    records.finish(run, reviews, scores)
+    reviews = data.imdb(**run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, reviews.labels, run.settings, run.execution)  # with a new head
+    rows = reader.training_rows(reviews.train, reviews.labels, "train")
+    validation = reader.training_rows(reviews.validation, reviews.labels, "validation")
+    report = training.finished(run.execution)
+    if report is None:
+        expected = budget.before(network, rows, validation, run.settings, run.execution)
+        with encoders.guarded(run.settings, run.execution):
+            report = machine.attempt(loop, network, reader, rows, validation, run.settings, run.execution, expected)
+            if report is None:
+                raise console.Failed("OOM", "memory does not hold a step: lower --batch_size or --max_document_tokens")
+            training.finish(run.execution, reviews.labels, report)
+    network = encoders.saved(network, reviews.labels, run.settings, run.execution.folder)  # of the epoch that was kept
+    scores = encoders.labels(network, reader, reviews, run.settings, run.execution, run.checkpoint)
+    run.finish(reviews, reader.truncated, scores, report)
 
 
-def loop(run, network, reviews):
-    """Train every weight of `network`; returns the best epoch's weights, reloaded."""
+def loop(network, reader, rows, validation, settings, execution, expected):
+    """Train every weight of `network`, save those of the best epoch; returns the report of the training."""
     import torch
     import transformers
 
-    reader, settings = encoders.Reader(run), run.settings
-    rows = reader.rows(reviews.train, reviews.labels)
-    run.truncated["train"] = reader.truncated
-    held = reader.rows(reviews.validation, reviews.labels)
-    if training.finished_before(run):
-        return encoders.trained(run, reviews)
-    sampler = training.by_length([len(row["input_ids"]) for row in rows], settings["batch_size"], run.args.seed)
-    per_epoch = -(-len(rows) // settings["batch_size"])
-    steps = round(per_epoch * settings["epochs"])
-    limit = budget.before(run, rows, held)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings["learning_rate"], weight_decay=0.0)
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, max(1, round(0.03 * steps)), steps)
-    progress = loops.Progress(run, network, optimizer)
-    history, validation, seconds, tokens = progress.restored([], [], 0.0, 0)
-    for _ in history:
-        schedule.step()
+    micro_batch = training.largest_divisor(settings.batch_size, settings.micro_batch_size)  # rows of a forward pass
+    per_epoch = math.ceil(len(rows) / settings.batch_size)
+    steps = math.ceil(per_epoch * settings.epochs)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    warmup = max(1, round(settings.warmup_ratio * per_epoch * settings.epochs)) if settings.warmup_ratio else 0
+    schedule = transformers.get_scheduler(settings.lr_scheduler, optimizer, warmup, steps)
+    sampler = training.by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
+    progress = encoders.Progress(network, optimizer, schedule, execution)
+    history, epochs, tokens, seconds = progress.restore_or_reset()  # as of the end of an epoch
+    began = time.monotonic() - seconds
     bar = console.progress(steps, "training", "step", done=len(history))
     while len(history) < steps:
         epoch = len(history) // per_epoch
-        began = time.monotonic()
-        torch.manual_seed(run.args.seed + epoch)  # dropout
-        network.train()
+        torch.manual_seed(settings.seed + epoch)  # of dropout: a resumed epoch draws what an uninterrupted one does
         sampler.set_epoch(epoch)
-        order = list(sampler)
-        for start in range(0, len(rows), settings["batch_size"]):
-            batch = loops.batch(run, [rows[i] for i in order[start : start + settings["batch_size"]]])
-            with torch.autocast(network.device.type, torch.bfloat16, enabled=settings["precision"] == machine.MIXED):
-                loss = network(**batch).loss
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            history.append(
-                {
-                    "step": len(history) + 1,
-                    "loss": loss.item(),
-                    "grad_norm": norm.item(),
-                    "learning_rate": schedule.get_last_lr()[0],
-                }
-            )
+        order = [rows[i] for i in sampler][: (steps - len(history)) * settings.batch_size]
+        network.train()
+        for start in range(0, len(order), settings.batch_size):
+            rows_of_step, loss = order[start : start + settings.batch_size], 0.0
+            for batch in encoders.batches(reader, rows_of_step, micro_batch):
+                with encoders.autocast(execution):
+                    part = network(**batch).loss * len(batch["labels"]) / len(rows_of_step)
+                part.backward()
+                loss += part.item()
+                tokens += int(batch["attention_mask"].sum())
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
+            step = {"step": len(history) + 1, "loss": loss, "grad_norm": norm.item()}
+            bookkeeping.check_finite(**step)
+            history.append({**step, "learning_rate": schedule.get_last_lr()[0]})
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            tokens += int(batch["attention_mask"].sum())
-            memory.hand_back(limit)
+            machine.hand_back(expected and expected.limit)
             bar.update(1)
-            if len(history) == steps:
-                break
-        seconds += time.monotonic() - began
-        found = {"epoch": epoch + 1, **validated(run, network.eval(), held)}
-        console.say(f"\nvalidation: {found}")
-        if all(found["accuracy"] > each["accuracy"] for each in validation):
-            encoders.save(run, network)
-        validation.append(found)
-        progress.keep(history, validation, seconds, tokens)
+        if validation:
+            measured = validate(network, reader, validation, 2 * micro_batch, execution)
+            bookkeeping.check_finite(len(history), measured["loss"])
+            epochs.append({"epoch": round(len(history) / per_epoch, 2), **measured})
+            console.say(f"\nvalidation: {epochs[-1]}")
+        if encoders.is_best(epochs) or settings.keep == "last":
+            encoders.save(network, settings, execution.folder)
+        progress.keep(history, epochs, tokens, time.monotonic() - began)
     bar.close()
-    last = [entry["loss"] for entry in history[-per_epoch:]]
-    run.training = {
-        "seconds": seconds,
-        "tokens": tokens,
-        "tokens_per_second": tokens / seconds,
-        "steps": steps,
-        "loss": sum(last) / len(last),
-        "losses": [round(entry["loss"], 4) for entry in history],
-        "peak_memory_bytes": memory.peak(),
-        "trainable_parameters": sum(p.numel() for p in network.parameters()),
-        "validation": validation,
-        "curves": training.curves(history),
-    }
-    training.finish(run, reviews.labels)
-    return encoders.trained(run, reviews)
+    seconds = time.monotonic() - began  # validation included
+    return encoders.report(network, history, epochs, tokens, seconds, per_epoch, micro_batch, expected)
 
 
-def validated(run, network, rows):
-    """Mean loss and accuracy (0 to 1) on the validation rows."""
+def validate(network, reader, rows, size, execution):
+    """Mean loss and accuracy (0 to 1) on the validation rows, in the batches and the precision of the Trainer."""
     import torch
 
     loss, right = 0.0, 0
-    for numbers in passes.batches([len(row["input_ids"]) for row in rows], run.settings["inference_batch_size"]):
-        batch = loops.batch(run, [rows[i] for i in numbers])
-        with torch.inference_mode():
+    network.eval()
+    for batch in encoders.batches(reader, rows, min(execution.inference_batch_size, size)):
+        with torch.inference_mode(), encoders.autocast(execution):
             out = network(**batch)
-        loss += out.loss.item() * len(numbers)
+        loss += out.loss.item() * len(batch["labels"])
         right += int((out.logits.argmax(-1) == batch["labels"]).sum())
     return {"loss": loss / len(rows), "accuracy": right / len(rows)}
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "training"))
+    sys.exit(EXPERIMENT.start(main))

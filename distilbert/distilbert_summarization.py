@@ -8,8 +8,7 @@ With the embedded 23M encoder:
     python distilbert/distilbert_summarization.py --demo
 
 Scored with ROUGE against the written summaries, as the models that write. The base model beside the tuned one is
-the same encoder untrained, under a logistic regression on the same labels. The record goes to distilbert/results/,
-weights and predictions to distilbert/experiments/.
+the same encoder untrained, under a logistic regression on the same labels.
 """
 
 import sys
@@ -17,19 +16,48 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import budget, data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
 
-
-def arguments():
-    return flags.summarization(flags.training(__doc__)).parse_args()
+SETTINGS = Settings(
+    max_document_tokens=512,
+    picks=3,  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
+    pooling="cls",  # where the untrained encoder's features are read
+    trainer="Trainer",  # of transformers
+    epochs=3,
+    learning_rate=5e-5,
+    lr_scheduler="cosine",
+    warmup_ratio=0.03,
+    optimizer="adamw_torch",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    batch_size=16,
+    micro_batch_size=16,
+    keep="last",
+    seed=42,
+)
+ADAPTER = {  # with --lora_r: the encoder stays frozen in 4 bits, an adapter and the head are trained
+    "quantization": "nf4, double",
+    "lora_alpha": 16,
+    "dropout": 0.1,
+    "targets": model.ATTENTION_TARGETS,
+    "learning_rate": 5e-4,
+    "max_grad_norm": 0.3,
+}
+EXPERIMENT = experiment.Experiment(
+    __file__, __doc__, "summarization", "training", SETTINGS, model, prompts, adapter=ADAPTER
+)
 
 
 def main(run):
-    dialogues = data.samsum(run)  # the same rows, in the same order, for every model
-    network = encoders.tune(run, encoders.network(run, []), dialogues)  # new head that picks utterances
-    scores = encoders.summaries(run, network, dialogues)  # one scorer for every row of a table
-    records.finish(run, dialogues, scores)
+    dialogues = data.samsum(**run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, [], run.settings, run.execution)  # with a new head
+    network, report = encoders.tune(network, reader, dialogues, run.settings, run.execution, budget.before)
+    scores = encoders.summaries(network, reader, dialogues, run.settings, run.execution, run.checkpoint)
+    run.finish(dialogues, reader.truncated, scores, report)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "training"))
+    sys.exit(EXPERIMENT.start(main))

@@ -11,18 +11,27 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, experiment, flags, records
+from common import data, encoders, qlora
+from common.runs import experiment
 
-
-def arguments():
-    return flags.summarization(flags.inference(__doc__)).parse_args()
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "inference", None, model, prompts)
 
 
 def main(run):
-    dialogues = data.samsum(run)
-    scores = encoders.summaries(run, encoders.network(run, []), dialogues)
-    records.finish(run, dialogues, scores)
+    dialogues = data.samsum(**run.rows)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, [], run.settings, run.execution, run.trained)
+    scores = encoders.summaries(network, reader, dialogues, run.settings, run.execution, run.checkpoint)
+    run.finish(dialogues, reader.truncated, scores)
+
+
+def answer(run):
+    """To --text."""
+    labels = encoders.trained_labels(run.trained)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)
+    return encoders.answer(network, reader, run.text, labels, run.execution)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))
+    sys.exit(EXPERIMENT.start(main, answer))

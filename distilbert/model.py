@@ -19,7 +19,6 @@ VARIANTS = [
         parameters=66_362_880,
         linear_parameters=42_467_328,
         context=512,
-        memory_to_run=1e9,
         format="encoder",
         shape={
             "model_type": "distilbert",
@@ -33,15 +32,6 @@ VARIANTS = [
 ]
 
 PRECISION = "float32"
-POOLING = "cls"  # where frozen features are read
-ATTENTION_TARGETS = ["q_lin", "v_lin"]
-ALL_TARGETS = ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"]
-
-LORA_R = None  # every weight is trained; --lora_r asks for an adapter on the 4-bit encoder
-LORA_ALPHA = 16
-LEARNING_RATE = {"full-finetune": 5e-5, "qlora": 5e-4}
-BATCH_SIZE = 16
-DEVICE_BATCH_SIZE = 16
+ATTENTION_TARGETS = ("q_lin", "v_lin")
+ALL_TARGETS = ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2")
 INFERENCE_BATCH_SIZE = 64
-EPOCHS = {"classification": 10, "summarization": 3, "sentiment": 2}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 512, "sentiment": 256}

@@ -4,5 +4,5 @@
 # to every cell: --lora_r 16 makes it the adapter's column.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-exec "${PYTHON:-python}" -m common.sweep "$here/distilbert_classification.py" \
+exec "${PYTHON:-python}" -m common sweep "$here/distilbert_classification.py" \
   --train_sample_fraction 0.025 0.05 0.1 0.25 0.5 1.0 --no_before "$@"

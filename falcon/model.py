@@ -29,20 +29,11 @@ VARIANTS = [
         parameters=6_921_720_704,
         linear_parameters=6_625_951_744,
         context=2048,
-        memory_to_run=6e9,
         shape=SHAPE,
     ),
 ]
 
 PRECISION = "bfloat16"  # what the weights were published in
-ATTENTION_TARGETS = ["query_key_value", "dense"]
-ALL_TARGETS = [*ATTENTION_TARGETS, "dense_h_to_4h", "dense_4h_to_h"]
-
-LORA_R = 64
-LORA_ALPHA = 16
-LEARNING_RATE = 2e-4  # as in the source
-BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
-DEVICE_BATCH_SIZE = 4
+ATTENTION_TARGETS = ("query_key_value", "dense")
+ALL_TARGETS = (*ATTENTION_TARGETS, "dense_h_to_4h", "dense_4h_to_h")
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024}

@@ -35,7 +35,6 @@ VARIANTS = [
         parameters=2_506_172_416,
         linear_parameters=1_981_808_640,
         context=8192,
-        memory_to_run=4e9,
         shape=SHAPE_2B,
     ),
     Variant(
@@ -45,7 +44,6 @@ VARIANTS = [
         parameters=8_537_680_896,
         linear_parameters=7_751_073_792,
         context=8192,
-        memory_to_run=12e9,
         shape=SHAPE_7B,
     ),
     Variant(
@@ -55,7 +53,6 @@ VARIANTS = [
         parameters=2_506_172_416,
         linear_parameters=1_981_808_640,
         context=8192,
-        memory_to_run=4e9,
         format="chat",
         shape=SHAPE_2B,
     ),
@@ -66,24 +63,14 @@ VARIANTS = [
         parameters=8_537_680_896,
         linear_parameters=7_751_073_792,
         context=8192,
-        memory_to_run=12e9,
         format="chat",
         shape=SHAPE_7B,
     ),
 ]
 
-DEFAULTS = {"sentiment": "google/gemma-2b-it"}
-ROWS = {"sentiment": {"train": 900, "validation": 100, "test": 2500}}  # test rows as in the source
+CHAT_2B = VARIANTS[2]
 
 PRECISION = "bfloat16"  # what the weights were published in
-ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-ALL_TARGETS = [*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj"]
-
-LORA_R = 64
-LORA_ALPHA = 16
-LEARNING_RATE = 2e-4  # as the other folders
-BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
-DEVICE_BATCH_SIZE = 4
+ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1, "sentiment": 4}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "sentiment": 512}

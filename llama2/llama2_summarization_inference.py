@@ -1,9 +1,10 @@
 """Use a Llama 2 adapter that llama2_summarization.py trained: score the test dialogues, or summarize one.
 
-    python llama2/llama2_summarization_inference.py --experiment_dir llama2/experiments/<run>
+    python llama2/llama2_summarization_inference.py --experiment_dir llama2/experiments/RUN
     python llama2/llama2_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
 
-Without --experiment_dir the newest trained run of this folder is used.
+Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
+change how it is scored, not what it is.
 """
 
 import sys
@@ -11,18 +12,25 @@ import sys
 import model
 import prompts
 
-from common import data, evaluation, experiment, flags, records
+from common import data, encoding, evaluation, qlora
+from common.runs import experiment
 
-
-def arguments():
-    return flags.summarization(flags.inference(__doc__)).parse_args()
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "inference", None, model, prompts)
 
 
 def main(run):
-    dialogues = data.samsum(run)
-    scores = evaluation.summaries(run, run.model(), dialogues)
-    records.finish(run, dialogues, scores)
+    dialogues = data.samsum(**run.rows)
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, dialogues.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    scores = evaluation.summaries(tuned, prompter, dialogues, run.settings, run.execution)
+    run.finish(dialogues, prompter.truncated, scores)
+
+
+def answer(run):
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, run.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    return evaluation.answer(tuned, prompter, run.text, run.settings)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))
+    sys.exit(EXPERIMENT.start(main, answer))

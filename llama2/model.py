@@ -31,7 +31,6 @@ VARIANTS = [
         parameters=6_738_415_616,
         linear_parameters=6_476_005_376,
         context=4096,
-        memory_to_run=11e9,
         shape=SHAPE_7B,
     ),
     Variant(
@@ -41,22 +40,13 @@ VARIANTS = [
         parameters=13_015_864_320,
         linear_parameters=12_687_769_600,
         context=4096,
-        memory_to_run=18e9,
         shape=SHAPE_13B,
     ),
 ]
 
 PRECISION = "float16"  # what the weights were published in
-ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-ALL_TARGETS = [*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj"]
-
-LORA_R = 64
-LORA_ALPHA = 16
-LEARNING_RATE = 2e-4  # as in the source
-BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
-DEVICE_BATCH_SIZE = 4
+ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512}
 
 BENCH_GPU = "Llama2-13B"  # the variant whose shape `make bench-gpu` trains

@@ -3,5 +3,5 @@
 # Smaller fractions are subsets of larger ones. Further flags are passed on to every cell.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-exec "${PYTHON:-python}" -m common.sweep "$here/llama2_classification.py" \
+exec "${PYTHON:-python}" -m common sweep "$here/llama2_classification.py" \
   --train_sample_fraction 0.025 0.05 0.1 0.25 0.5 1.0 --no_before "$@"

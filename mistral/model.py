@@ -25,7 +25,6 @@ VARIANTS = [
         parameters=7_241_732_096,
         linear_parameters=6_979_321_856,
         context=8192,
-        memory_to_run=7e9,
         shape=SHAPE,
     ),
     Variant(
@@ -35,26 +34,16 @@ VARIANTS = [
         parameters=7_241_732_096,
         linear_parameters=6_979_321_856,
         context=32768,  # no sliding window
-        memory_to_run=7e9,
         format="chat",
         shape=SHAPE,
     ),
 ]
 
-DEFAULTS = {"sentiment": "mistralai/Mistral-7B-Instruct-v0.2"}
-ROWS = {"sentiment": {"train": 900, "validation": 100, "test": 2500}}  # as in the source
+INSTRUCT = VARIANTS[1]
 
 PRECISION = "bfloat16"  # what the weights were published in
-ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
-ALL_TARGETS = [*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj"]
-
-LORA_R = 64
-LORA_ALPHA = 16
-LEARNING_RATE = 2e-4  # as in the source, Tables 1 and 2
-BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
-DEVICE_BATCH_SIZE = 4
+ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1, "sentiment": 4}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512, "sentiment": 512}
 
 BENCH_GPU = "Mistral-7B"  # the variant whose shape `make bench-gpu` trains

@@ -28,20 +28,11 @@ VARIANTS = [
         parameters=6_649_286_656,
         linear_parameters=6_442_450_944,
         context=2048,
-        memory_to_run=11e9,
         shape=SHAPE,
     ),
 ]
 
 PRECISION = "bfloat16"  # what the weights were published in
-ATTENTION_TARGETS = ["Wqkv", "out_proj"]
-ALL_TARGETS = [*ATTENTION_TARGETS, "up_proj", "down_proj"]
-
-LORA_R = 64
-LORA_ALPHA = 16
-LEARNING_RATE = 2e-4  # as in the source
-BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
-DEVICE_BATCH_SIZE = 4
+ATTENTION_TARGETS = ("Wqkv", "out_proj")
+ALL_TARGETS = (*ATTENTION_TARGETS, "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024}

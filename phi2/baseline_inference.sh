@@ -3,5 +3,5 @@
 # Further flags are passed on to every cell.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-exec "${PYTHON:-python}" -m common.sweep "$here/phi2_baseline_inference.py" \
+exec "${PYTHON:-python}" -m common sweep "$here/phi2_baseline_inference.py" \
   --task_type classification summarization --prompt_type zero-shot one-shot few-shot "$@"

@@ -27,20 +27,11 @@ VARIANTS = [
         parameters=2_779_683_840,
         linear_parameters=2_516_582_400,
         context=2048,
-        memory_to_run=7e9,
         shape=SHAPE,
     ),
 ]
 
 PRECISION = "float16"  # what the weights were published in
-ATTENTION_TARGETS = ["q_proj", "k_proj", "v_proj", "dense"]
-ALL_TARGETS = [*ATTENTION_TARGETS, "fc1", "fc2"]
-
-LORA_R = 64
-LORA_ALPHA = 16
-LEARNING_RATE = 2e-4  # as the other folders
-BATCH_SIZE = 8  # rows an optimizer step, as in the source (4 rows, 2 accumulated)
-DEVICE_BATCH_SIZE = 4
+ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "dense")
+ALL_TARGETS = (*ATTENTION_TARGETS, "fc1", "fc2")
 INFERENCE_BATCH_SIZE = 8
-EPOCHS = {"classification": 5, "summarization": 1, "instructions": 1}
-MAX_DOCUMENT_TOKENS = {"classification": 512, "summarization": 1024, "instructions": 512}

@@ -1,6 +1,5 @@
 """Fixtures: tiny models of the true class, runs over them, scripts as users start them."""
 
-import argparse
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads stall one another
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they give
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -29,11 +29,11 @@ def copied(folder, *names):
     return folder
 
 
-def run_module(home, name, *words):
-    """`python -m NAME` in such a copy."""
+def tool(home, *words, cwd=None):
+    """`python -m common …` of the repository, or of such a copy of it, in `home` or in `cwd`."""
     return subprocess.run(
-        [sys.executable, "-m", name, *words],
-        cwd=home,
+        [sys.executable, "-m", "common", *words],
+        cwd=cwd or home,
         env=os.environ | {"PYTHONPATH": str(home)},
         capture_output=True,
         text=True,
@@ -51,63 +51,29 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_folder):
-    from common import checkpoints, loading
+    from common import checkpoints, qlora
 
-    return loading.tokenizer(checkpoints.find(str(tiny_folder)))
+    return qlora.tokenizer(checkpoints.find(str(tiny_folder)))
 
 
 @pytest.fixture
 def load(tiny_folder):
     """load(dtype="float32", folder=...) -> the 4-bit model, freshly loaded."""
-    from common import checkpoints, loading
+    from common import checkpoints, qlora
+    from common.settings import Execution
 
-    return lambda dtype="float32", folder=tiny_folder: loading.base(checkpoints.find(str(folder)), dtype)
+    def load(dtype="float32", folder=tiny_folder):
+        return qlora.base(checkpoints.find(str(folder)), Execution(folder=Path(folder), precision=dtype))
+
+    return load
 
 
 @pytest.fixture
 def packed(monkeypatch):
     """Models keep their 4-bit layers, as where memory is short."""
-    from common import loading
+    from common import qlora
 
-    monkeypatch.setattr(loading, "SHARE", 0)
-
-
-@pytest.fixture
-def make_run(tiny_folder, tmp_path):
-    """make_run(task="summarization", output_dir=..., **flags) -> a Run of the mistral folder's training
-    script, resolved as on the command line, on the tiny model and the sample."""
-    sys.path.insert(0, str(ROOT / "mistral"))
-    import model
-    import prompts
-
-    from common import experiment, flags, machine
-
-    def make(task="summarization", output_dir=tmp_path / "run", **given):
-        parser = getattr(flags, task)(flags.training("test"))
-        words = ["--pretrained_ckpt", str(tiny_folder), "--demo", "--output_dir", str(output_dir)]
-        for name, value in given.items():
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        run = experiment.resolve(parser.parse_args(words), model, prompts, "training")
-        run.settings["precision"] = machine.precision(model.PRECISION)
-        return run
-
-    yield make
-    sys.path.remove(str(ROOT / "mistral"))
-
-
-@pytest.fixture
-def plain_args():
-    """The flags that common/data.py reads, at their defaults."""
-    return argparse.Namespace(
-        data=None,
-        demo=True,
-        text_column=None,
-        label_column=None,
-        summary_column=None,
-        max_test_samples=None,
-        max_train_samples=None,
-        train_sample_fraction=1.0,
-    )
+    monkeypatch.setattr(qlora, "UNPACK_SHARE", 0)
 
 
 @pytest.fixture

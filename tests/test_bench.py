@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from common import bench, bench_gpu, records
+from common import files
+from common.bench import cpu, gpu, shared
+from common.bench.competitors import ours
 from common.console import InputError
-from common.rivals import ours
 
 TINY = {
     "model_type": "llama",
@@ -22,22 +23,22 @@ TINY = {
 }
 
 
-def command(module, *words):
+def command(*words):
     done = subprocess.run(
-        [sys.executable, "-m", f"common.{module}", *words],
+        [sys.executable, "-m", "common", "bench", *words],
         capture_output=True,
         text=True,
-        cwd=records.ROOT,
+        cwd=files.ROOT,
         check=False,
     )
     return done.returncode, done.stderr.strip().splitlines()
 
 
 def test_a_line_has_medians_and_the_spread_of_ratios_taken_side_by_side():
-    found = bench.line("x", [10.0, 30.0, 20.0], [5.0, 6.0, 8.0])
+    found = shared.line("x", [10.0, 30.0, 20.0], [5.0, 6.0, 8.0])
     assert (found["plain"], found["here"], found["ratio"]) == (20.0, 6.0, 2.5)
     assert found["ratios"] == [2.0, 5.0]
-    assert bench.line("x", [10.0], [25.0], "tokens/s")["ratio"] == 2.5
+    assert shared.line("x", [10.0], [25.0], "tokens/s")["ratio"] == 2.5
 
 
 def test_runs_share_the_rows_and_take_turns():
@@ -47,7 +48,7 @@ def test_runs_share_the_rows_and_take_turns():
         runs = 3
         without = ("c",)
 
-    one = bench.Bench.__new__(bench.Bench)
+    one = cpu.Bench.__new__(cpu.Bench)
     one.args = Args
 
     def way(name):
@@ -55,23 +56,42 @@ def test_runs_share_the_rows_and_take_turns():
 
     found = one.alternating({"a": way("a"), "b": way("b"), "c": way("c")}, range(8))
     assert seen == [(name, rows) for rows in ([0, 1], [2, 3, 4], [5, 6, 7]) for name in "ab"]
-    assert bench.all_rows(found["b"]) == list(range(8))
+    assert shared.all_rows(found["b"]) == list(range(8))
 
 
 @pytest.mark.parametrize("name", ["nope", "here"])
-def test_only_a_rival_can_be_left_out(name):
+def test_only_a_competitor_can_be_left_out(name):
     class Args:
         runs, without = 1, (name,)
 
-    one = bench.Bench.__new__(bench.Bench)
+    one = cpu.Bench.__new__(cpu.Bench)
     one.args = Args
     with pytest.raises(InputError, match="--without"):
-        one.alternating({"rival": print, "here": print})
+        one.alternating({"competitor": print, "here": print})
 
 
-@pytest.mark.parametrize("words", [["nope"], ["--nope"], ["--runs", "0"], ["--posts", "2"], ["--dtype", "int4"]])
+def test_scores_are_compared_but_for_what_is_one_number_for_all_labels():
+    """lm-evaluation-harness scores white space at the prompt's end with every label."""
+    ours, theirs = [[-1.0, -2.5], [-3.0, -1.0]], [[-1.04, -2.54], [-3.0, -1.0]]
+    assert shared.largest_difference(ours, theirs) == pytest.approx(0, abs=1e-9)
+    assert shared.largest_difference(ours, [[-1.0, -2.7], [-3.0, -1.0]]) == pytest.approx(0.1)
+
+
+WRONG = [
+    ["nope"],
+    ["--nope"],
+    ["--runs", "0"],
+    ["--posts", "2"],
+    ["--dtype", "int4"],
+    ["gpu", "--nope"],
+    ["--experiment_dir", "nowhere"],
+    ["labels", "--experiment_dir", "nowhere"],
+]
+
+
+@pytest.mark.parametrize("words", WRONG)
 def test_a_wrong_flag_is_one_line(words):
-    code, lines = command("bench", *words)
+    code, lines = command(*words)
     assert code == 2
     assert len(lines) == 1
 
@@ -79,7 +99,7 @@ def test_a_wrong_flag_is_one_line(words):
 @pytest.fixture(scope="module")
 def random_folder(tmp_path_factory):
     torch.manual_seed(0)
-    return str(bench_gpu.random_weights(TINY, tmp_path_factory.mktemp("random")))
+    return str(gpu.random_weights(TINY, tmp_path_factory.mktemp("random")))
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +121,9 @@ def loaded(random_folder):
 
 
 def test_labels_score_the_same_both_ways(loaded, task):
-    shared, full = ours.shared(*loaded, task), ours.full_sequences(*loaded, task)
-    assert torch.allclose(torch.tensor(shared), torch.tensor(full), atol=1e-4)
-    assert bench.process(sys.executable, "ours", {**task, "way": "shared"})["found"] == [
+    as_tree, full = ours.shared(*loaded, task), ours.full_sequences(*loaded, task)
+    assert torch.allclose(torch.tensor(as_tree), torch.tensor(full), atol=1e-4)
+    assert shared.process(sys.executable, "ours", {**task, "way": "shared"})["found"] == [
         pytest.approx(row, abs=1e-4) for row in full
     ]
 
@@ -118,19 +138,20 @@ def test_texts_are_the_same_all_ways(loaded, task):
 @pytest.mark.parametrize("quantised", [True, False])
 def test_both_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(random_folder, quantised):
     """An adapter starts as nothing, and all rows are alike: the first losses are the base model's."""
-    rows = bench_gpu.rows(64, 1, 512) * 8
+    rows = gpu.rows(64, 1, 512) * 8
     task = {"folder": random_folder, "rows": rows, "batch_size": 2, "steps": 4, "lora_r": 8, "learning_rate": 1e-2}
     task |= {"quantised": quantised, "defaults": True}
-    theirs, here = (bench.process(sys.executable, script, task) for script in bench_gpu.SIDES.values())
+    theirs, here = (shared.process(sys.executable, script, task) for script in gpu.SIDES.values())
     assert here["tokens"] == theirs["tokens"] == 2 * 2 * 64
     assert here["trained"] == theirs["trained"] > 0
+    assert here["unpacked"] == theirs["unpacked"] == (not quantised)  # like is compared with like (A.11)
     assert here["losses"][0] == pytest.approx(theirs["losses"][0], rel=0.01)
     assert here["losses"][-1] < here["losses"][0]
     assert len(here["losses"]) == len(theirs["losses"]) == 4
 
 
 def test_rows_of_the_gpu_bench_are_long_as_asked_an_eighth_of_them_the_answer():
-    for row in bench_gpu.rows(512, 3, 1000):
+    for row in gpu.rows(512, 3, 1000):
         assert len(row["input_ids"]) == len(row["completion_mask"]) == 512
         assert sum(row["completion_mask"]) == 64
         assert all(3 <= token < 1000 for token in row["input_ids"])
@@ -143,35 +164,59 @@ def test_random_weights_have_the_shape_asked_and_unit_norms(random_folder):
     assert weights["model.layers.1.mlp.up_proj.weight"].shape == (128, 64)
     assert weights["model.layers.1.mlp.up_proj.weight"].float().std().item() == pytest.approx(0.02, rel=0.1)
     assert torch.equal(weights["model.norm.weight"].float(), torch.ones(64))
-    assert bench.linear_weights(random_folder) == 2 * (4 * 64 * 64 + 3 * 64 * 128)
+    assert shared.linear_weights(random_folder) == 2 * (4 * 64 * 64 + 3 * 64 * 128)
 
 
 def test_the_shapes_are_the_folders_own():
-    shapes = bench_gpu.shapes()
+    shapes = gpu.shapes()
     assert set(shapes) == {"Mistral-7B", "Llama2-13B"}
     assert shapes["Mistral-7B"]["num_key_value_heads"] == 8
     assert shapes["Llama2-13B"]["num_hidden_layers"] == 40
 
 
+def test_a_tuned_model_is_scored_with_its_adapter_merged(random_folder, tmp_path):
+    """A.23: at chance, choices that agree show little."""
+    import peft
+    import transformers
+
+    auto, keywords = transformers.AutoModelForCausalLM, {"dtype": torch.float32}
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    tuned = peft.get_peft_model(auto.from_pretrained(random_folder, **keywords), config).eval()
+    tuned.save_pretrained(tmp_path / "run" / "adapter")
+    identity = {"task": "classification", "checkpoint": random_folder}
+    cpu.merge(identity, tmp_path / "run", tmp_path / "merged")
+    ids = torch.arange(3, 40)[None]
+    plain, merged = (auto.from_pretrained(folder, **keywords).eval() for folder in (random_folder, tmp_path / "merged"))
+    with torch.inference_mode():
+        expected, found, untuned = (model(ids).logits for model in (tuned, merged, plain))
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not torch.allclose(untuned, expected, atol=1e-2)
+    for wrong in (identity | {"task": "summarization"}, identity):
+        with pytest.raises(InputError, match="holds no adapter of a classification"):
+            cpu.merge(wrong, tmp_path / "run" if wrong != identity else tmp_path, tmp_path / "other")
+
+
 def test_medians_of_a_cell_count_linear_products_alone():
-    seen = [{"seconds": s, "tokens": 100, "trained": 10, "peak_bytes": 5} for s in (1.0, 4.0, 2.0)]
-    assert bench_gpu.medians(seen, 1000, 1e6) == {
+    same = {"tokens": 100, "trained": 10, "peak_bytes": 5, "unpacked": False}
+    seen = [{"seconds": s, **same} for s in (1.0, 4.0, 2.0)]
+    assert gpu.medians(seen, 1000, 1e6) == {
         "tokens_per_second": 50.0,
         "mfu": pytest.approx(50 * 4060 / 1e6),
         "peak_bytes": 5,
+        "unpacked": False,
     }
-    assert bench_gpu.medians([{"error": "out of memory"}], 1000, 1e6) == {"error": "out of memory"}
+    assert gpu.medians([{"error": "out of memory"}], 1000, 1e6) == {"error": "out of memory"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_without_a_card_it_says_so_in_one_line():
-    code, lines = command("bench_gpu")
+    code, lines = command("gpu")
     assert code == 2
     assert len(lines) == 1
     assert "CUDA" in lines[0]
 
 
 def test_a_record_of_the_bench_is_plain_json():
-    kept = json.loads(bench.RESULT.read_text())
+    kept = json.loads(cpu.RESULT.read_text())
     assert list(kept) == [part["command"] for part in kept.values()]
-    assert {command.split()[0] for command in kept} <= set(bench.PARTS)
+    assert {command.split()[0] for command in kept} <= set(cpu.PARTS)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from common.dropout import LEVELS, Dropout, replace
+from common.qlora import DROPOUT_LEVELS, dropout_class, fast_dropout
+
+Dropout = dropout_class()
 
 
 @pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
@@ -13,7 +15,7 @@ def test_it_zeroes_a_share_p_and_keeps_the_mean(p, dtype):
     x, n = torch.ones(1001, 333, dtype=dtype), 1001 * 333
     out = Dropout(p)(x)
     spread = (p * (1 - p) / n) ** 0.5
-    assert (out == 0).double().mean().item() == pytest.approx(p, abs=5 * spread + 1 / LEVELS)
+    assert (out == 0).double().mean().item() == pytest.approx(p, abs=5 * spread + 1 / DROPOUT_LEVELS)
     assert out.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=0.004)
     assert out.double().mean().item() == pytest.approx(1, abs=5 * spread / (1 - p) + 0.004)  # 0.004: of bfloat16
 
@@ -56,5 +58,5 @@ def test_nothing_is_dropped_in_use_or_at_zero():
 
 def test_only_torchs_own_is_replaced():
     model = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Dropout1d(0.2), torch.nn.Linear(2, 2))
-    assert [type(module) for module in replace(model)] == [Dropout, torch.nn.Dropout1d, torch.nn.Linear]
+    assert [type(module) for module in fast_dropout(model)] == [Dropout, torch.nn.Dropout1d, torch.nn.Linear]
     assert model[0].p == 0.2

@@ -1,9 +1,10 @@
 """Prompts and answers as token ids: inference is training minus the answer, tails survive, ends are supervised."""
 
 import pytest
+import tiny
 
 from common.console import InputError
-from common.encoding import Encoder, Template, shots, training_rows
+from common.encoding import Encoder, Template, prompter, prompts, shots, training_rows
 
 PLAIN = Template("Class of the post:\n{labels}\n\n### Post:\n{document}", cue="\n\n### Class:")
 LABELS = ["rec.autos", "sci.med"]
@@ -31,12 +32,21 @@ def chatty(tokenizer):
 @pytest.mark.parametrize("format", ["plain", "chat"])
 def test_tail_of_the_prompt_survives_a_long_document_and_the_cut_is_counted(chatty, format):
     made = encoder(chatty, format=format, labels=LABELS)
-    text = chatty.decode(made.prompt(LONG))
+    text = chatty.decode(made.prompt(LONG, "test"))
     assert text.rstrip().endswith("### Class:" if format == "plain" else "<|end|>\n<|turn|>assistant")
-    assert made.truncated == 1
     assert len(made.prompt(LONG)) - len(made.prompt("")) <= 32 + 4  # the joints may split differently
-    made.prompt("short")
-    assert made.truncated == 2  # LONG was encoded a second time above; "short" added nothing
+    made.prompt("short", "test")
+    assert made.truncated == {"test": 1}
+
+
+def test_cut_documents_are_counted_a_split_however_often_it_is_encoded(tokenizer):
+    made = encoder(tokenizer, labels=LABELS)
+    long, short = {"text": LONG, "target": "sci.med"}, {"text": "short", "target": "rec.autos"}
+    for _ in range(2):
+        training_rows(made, [long, short, long], "train")
+        training_rows(made, [], "validation")
+        prompts(made, [short, long])
+    assert made.truncated == {"train": 2, "validation": 0, "test": 1}
 
 
 def test_cut_keeps_a_true_start_of_the_text_of_exactly_that_many_tokens(tokenizer):
@@ -117,9 +127,29 @@ def test_few_shot_examples_are_shortened_until_the_longest_prompt_fits(tokenizer
 
 def test_shots_take_one_row_a_class():
     rows = [{"text": str(i), "target": LABELS[i % 2]} for i in range(10)]
-    assert [row["target"] for row in shots(rows, LABELS, 2)] == LABELS
+    assert sorted(row["target"] for row in shots(rows, LABELS, 2)) == LABELS
     assert len(shots(rows, LABELS, 1)) == 1
     assert len(shots(rows, [], 3)) == 3
+    assert shots(rows, LABELS, 0) == []
+
+
+def test_one_shot_shows_a_class_that_is_drawn_and_not_the_first_of_the_alphabet():
+    drawn = set()
+    for n in range(2, 21):
+        labels = [f"class {i:02}" for i in range(n)]
+        rows = [{"text": label, "target": label} for label in labels]
+        (first,) = shots(rows, labels, 1)
+        assert [first] == shots(rows, labels, 1) == shots(rows, labels, n)[:1]
+        drawn.add(labels.index(first["target"]) / n)
+    assert len(drawn) > 5
+
+
+def test_a_prompter_shows_as_many_shots_as_the_settings_say(tokenizer):
+    template = Template("{examples}{document}", cue="\n### Class:", example="{document}\n### Class: {answer}\n")
+    rows = [{"text": f"text {i}", "target": LABELS[i % 2]} for i in range(6)]
+    for count in (0, 1, 4):
+        made = prompter(tokenizer, template, "plain", tiny.settings(shots=count), LABELS, rows)
+        assert tokenizer.decode(made.prompt("new")).count("### Class:") == count + 1
 
 
 def test_chat_format_without_a_template_and_a_tokenizer_without_an_end_are_refused(tokenizer):

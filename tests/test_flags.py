@@ -1,20 +1,20 @@
-"""The command line as users meet it: help at once, refusals in one line, dry runs that write nothing."""
+"""The command line as users meet it: help at once, refusals in one line, plans that write nothing."""
 
 import os
 import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from conftest import ROOT, tool
 
-from common import folders
+from common.runs import folders
 
-ROOT = Path(__file__).parent.parent
 MISTRAL = ROOT / "mistral"
 SCRIPTS = sorted(path for facts in ROOT.glob("*/model.py") for path in facts.parent.glob(f"{facts.parent.name}_*.py"))
 SUMMARIZATION, CLASSIFICATION = MISTRAL / "mistral_summarization.py", MISTRAL / "mistral_classification.py"
+ENCODERS = ("distilbert", "minilm")
 
 
 def call(script, *words, cwd, **variables):
@@ -28,7 +28,7 @@ def call(script, *words, cwd, **variables):
 def assert_refused(done, *mentions):
     """Exit code 2 and one line `error: …` on stderr that mentions what matters."""
     assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ")
     for mention in mentions:
         assert mention in done.stderr
@@ -40,7 +40,7 @@ def value_in_plan(done, name):
 
 
 def test_there_are_five_scripts_a_folder_and_those_of_single_studies():
-    assert len(SCRIPTS) == 5 * 8 + 3 * 2 + 5
+    assert len(SCRIPTS) == 5 * 10 + 4 * 2 + 9
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -50,7 +50,7 @@ def test_help_answers_within_a_second(script, tmp_path):
         began = time.monotonic()
         done = call(script, "--help", cwd=tmp_path)
         seconds.append(time.monotonic() - began)
-        assert done.returncode == 0
+        assert done.returncode == 0, done.stderr
         assert "--pretrained_ckpt" in done.stdout
     assert min(seconds) <= 1
 
@@ -59,6 +59,12 @@ def test_help_answers_within_a_second(script, tmp_path):
 def test_an_unknown_flag_is_refused_and_the_nearest_one_is_named(script, tmp_path):
     assert_refused(call(script, "--max_test_sample", "3", cwd=tmp_path), "--max_test_sample ", "--max_test_samples?")
     assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_the_scripts_own_defaults(tmp_path):
+    shown = " ".join(call(SUMMARIZATION, "--help", cwd=tmp_path).stdout.split())
+    for flag, value in {"--lora_r R": 64, "--epochs N": 1, "--learning_rate LR": 0.0002}.items():
+        assert f"(default: {value})" in shown.split(flag)[-1].split(" --")[0], flag
 
 
 @pytest.mark.parametrize("words", [["--lora", "8"], ["--lora=8"], ["--epoch", "2"], ["--dry"]])
@@ -70,17 +76,31 @@ def test_abbreviated_flags_are_refused(words, tmp_path):
     ("flag", "value"),
     [
         *[("--train_sample_fraction", value) for value in ("0", "1.5", "nan", "-1", "all")],
-        *[("--lora_r", value) for value in ("0", "-4", "2.5")],
+        *[("--lora_r", value) for value in ("0", "-4", "2.5", "1000000")],
         *[("--dropout", value) for value in ("1", "-0.1", "nan")],
-        *[("--epochs", value) for value in ("0", "inf", "nan")],
+        *[("--epochs", value) for value in ("0", "inf", "nan", "1e9")],
+        *[("--learning_rate", value) for value in ("0", "inf", "nan")],
         ("--seed", "-1"),  # numpy takes no such seed
         ("--seed", str(2**32)),
         ("--max_train_samples", "0"),
         ("--price_per_hour", "-1"),
+        ("--lr_scheduler", "sometimes"),
+        *[(flag, "") for flag in ("--data", "--output_dir", "--pretrained_ckpt", "--text_column", "--report_to")],
     ],
 )
 def test_impossible_values_are_refused(flag, value, tmp_path):
     assert_refused(call(CLASSIFICATION, "--dry_run", f"{flag}={value}", cwd=tmp_path), flag)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--num_beams", "100000"), ("--temperature", "1e-9"), ("--top_k", "0")])
+def test_impossible_decodings_are_refused(flag, value, tmp_path):
+    script = ROOT / "smollm2" / "smollm2_instructions_inference.py"
+    assert_refused(call(script, f"{flag}={value}", cwd=tmp_path), flag)
+
+
+def test_an_empty_text_is_refused_and_not_taken_for_none(tmp_path):
+    assert_refused(call(MISTRAL / "mistral_summarization_inference.py", "--text", "", cwd=tmp_path), "--text")
 
 
 @pytest.mark.parametrize("value", ["1.0", "1", "0.025"])
@@ -94,14 +114,18 @@ def test_fractions_up_to_one_are_accepted(value, tmp_path):
     "script", [s for s in SCRIPTS if "_inference" not in s.stem or "baseline" in s.stem], ids=lambda script: script.stem
 )
 def test_dry_run_prints_the_plan_and_writes_nothing(script, words, tmp_path):
-    stand_in = "minilm" if "distilbert" in script.stem else "smollm2"
+    stand_in = "minilm" if script.parent.name in ENCODERS else "smollm2"
     words = [stand_in if word == "smollm2" else word for word in words]
     done = call(script, *words, "--dry_run", "plan", cwd=tmp_path)
-    facts = folders.load_module(script.parent / "model.py")
-    usual = vars(facts).get("DEFAULTS", {}) if "sentiment" in script.stem else {}
-    expected = f"{stand_in} (embedded)" if words else f"{usual.get('sentiment', facts.VARIANTS[0].checkpoint)} (hub)"
-    assert value_in_plan(done, "checkpoint") == expected
-    assert value_in_plan(done, "record").removesuffix(" (finished)").endswith(".json")
+    home = folders.experiment(script)
+    embedded = words or script.parent.name in ("smollm2", "minilm")
+    assert value_in_plan(done, "checkpoint") == (
+        f"{stand_in} (embedded)" if embedded else f"{home.first.checkpoint} (hub)"
+    )
+    if "--demo" in words:
+        assert value_in_plan(done, "record").removesuffix(" (finished)").endswith("record.json")
+    else:
+        assert value_in_plan(done, "record").startswith("named once the rows are read")
     assert not list(tmp_path.iterdir())
 
 
@@ -118,6 +142,31 @@ def test_a_flag_that_repeats_the_default_names_the_same_run(tmp_path):
     epochs = value_in_plan(default, "epochs")
     given = call(SUMMARIZATION, "--demo", "--dry_run", "plan", "--epochs", epochs, cwd=tmp_path)
     assert value_in_plan(given, "record") == value_in_plan(default, "record")
+
+
+def test_a_flag_wins_over_the_checkpoints_home_and_that_over_the_script(tmp_path):
+    plan = lambda *words: call(SUMMARIZATION, *words, "--dry_run", "plan", cwd=tmp_path)  # noqa: E731
+    own = folders.experiment(SUMMARIZATION).settings.learning_rate
+    home = folders.experiment(ROOT / "smollm2" / "smollm2_summarization.py").settings.learning_rate
+    assert float(value_in_plan(plan(), "learning_rate")) == own != home
+    assert float(value_in_plan(plan("--pretrained_ckpt", "smollm2"), "learning_rate")) == home
+    given = plan("--pretrained_ckpt", "smollm2", "--learning_rate", "0.5")
+    assert float(value_in_plan(given, "learning_rate")) == 0.5
+
+
+@pytest.mark.parametrize("flag", ["--dropout=0.2", "--lora_alpha=8", "--full_tune"])
+def test_an_adapters_flags_without_an_adapter_are_refused(flag, tmp_path):
+    script = ROOT / "minilm" / "minilm_classification.py"
+    assert_refused(call(script, "--demo", flag, cwd=tmp_path), flag.split("=")[0], "--lora_r")
+    done = call(script, "--demo", flag, "--lora_r", "8", "--dry_run", "plan", cwd=tmp_path)
+    assert value_in_plan(done, "lora_r") == "8"
+
+
+@pytest.mark.parametrize(
+    ("script", "name"), [("minilm/minilm_classification.py", "smollm2"), (CLASSIFICATION, "minilm")]
+)
+def test_a_checkpoint_of_the_other_kind_is_refused(script, name, tmp_path):
+    assert_refused(call(ROOT / script, "--pretrained_ckpt", name, "--dry_run", cwd=tmp_path), "these scripts are for")
 
 
 @pytest.mark.parametrize(
@@ -151,10 +200,38 @@ def test_without_a_gpu_the_7b_model_is_refused_with_a_command_that_works(words, 
     ],
     ids=["missing file", "empty file", "other columns", "one class"],
 )
-def test_bad_data_is_one_line_and_nothing_is_written(content, mention, tmp_path):
+@pytest.mark.parametrize("more", [[], ["--dry_run", "plan"]], ids=["run", "plan"])
+def test_bad_data_is_one_line_and_nothing_is_written(content, mention, more, tmp_path):
     if content is not None:
         (tmp_path / "posts.csv").write_text(content)
     before = list(tmp_path.iterdir())
-    done = call(CLASSIFICATION, "--demo", "--data", "posts.csv", "--output_dir", "out", cwd=tmp_path)
+    done = call(CLASSIFICATION, "--demo", "--data", "posts.csv", "--output_dir", "out", *more, cwd=tmp_path)
     assert_refused(done, mention)
     assert list(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [["nothing"], ["table"]])
+def test_the_front_door_names_the_verbs(words):
+    done = subprocess.run(
+        [sys.executable, "-m", "common", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert_refused(done, "tables")
+
+
+VERBS = ("tables", "plots", "sweep", "budget", "records", "checkpoints", "serve", "loadtest", "rate", "bench")
+
+
+def test_the_front_door_lists_its_verbs_with_a_line_each():
+    done = tool(ROOT)
+    assert done.returncode == 0
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert {verb for verb, what in lines if what} == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_refuses_what_it_does_not_know(verb, tmp_path):
+    done = tool(ROOT, verb, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 60
+    assert_refused(tool(ROOT, verb, "--no_such", cwd=tmp_path))
+    assert not list(tmp_path.iterdir())

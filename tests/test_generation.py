@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from common import generation, passes
+from common import batched_forward, generation
+from common.console import Failed
 from common.encoding import Encoder, Template
 
 TEMPLATE = Template("Summarize.\n\n### Dialogue:\n{document}", cue="\n\n### Summary:")
@@ -18,9 +19,11 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def model(tiny_folder):
-    from common import checkpoints, loading
+    import tiny
 
-    return loading.base(checkpoints.find(str(tiny_folder)), "float32")
+    from common import checkpoints, qlora
+
+    return qlora.base(checkpoints.find(str(tiny_folder)), tiny.execution(tiny_folder))
 
 
 @pytest.fixture
@@ -83,27 +86,65 @@ def test_a_checkpoint_that_samples_by_default_is_decoded_greedily(model, encoder
 
 def test_finished_batches_are_skipped_and_the_others_keep_their_rows(model, encoder):
     prompts = [encoder.prompt(text) for text in TEXTS]
-    first = passes.batches([len(p) for p in prompts], 2)[0]
+    first = batched_forward.batches([len(p) for p in prompts], 2)[0]
     found = write(model, encoder, prompts, 2, done=frozenset(first))
     assert sorted(found) == sorted(set(range(len(TEXTS))) - set(first))
 
 
 def test_batches_hold_every_row_once_longest_first():
-    made = passes.batches([3, 9, 1, 9, 4], 2)
+    made = batched_forward.batches([3, 9, 1, 9, 4], 2)
     assert made == [[1, 3], [4, 0], [2]]
 
 
 def test_padding_is_on_the_left():
-    ids, mask = passes.pad_left([[5, 6, 7], [8]], 0, "cpu")
+    ids, mask = batched_forward.pad_left([[5, 6, 7], [8]], 0, "cpu")
     assert ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
-def test_one_budget_a_task_holds_the_longest_class_name(encoder):
-    import json
-    from pathlib import Path
+@pytest.mark.parametrize("decoding", [None, {"temperature": 1.0, "top_k": None, "num_beams": 1}])
+def test_tokens_are_told_as_they_are_written_and_make_up_the_answers(model, encoder, decoding, monkeypatch):
+    ends = sorted({*encoder.stop, *range(100, 400)})  # so that rows end early
+    monkeypatch.setattr(Encoder, "stop", ends)
+    prompts = [encoder.prompt(text) for text in TEXTS]
+    config = generation.configuration(decoding or generation.GREEDY, 12, ends, encoder.tokenizer.pad_token_id)
+    told, steps = {row: [] for row in range(len(prompts))}, []
 
-    sample = Path(generation.__file__).parent / "sample"
-    rows = [json.loads(line) for line in (sample / "posts.jsonl").read_text().splitlines()]
-    longest = max(len(encoder.completion(label)) for label in {row["label"] for row in rows})
-    assert longest <= generation.MAX_NEW_TOKENS["classification"]
+    def on_token(rows, ids):
+        steps.append(rows)
+        for row, token in zip(rows, ids, strict=True):
+            told[row].append(token)
+
+    answers = generation.batch(model, encoder, prompts, config, 7, on_token=on_token)
+    assert [generation.cut(ids, encoder) for ids in told.values()] == answers
+    assert answers == generation.batch(model, encoder, prompts, config, 7)
+    assert [len(ids) for ids in told.values()] == [answer["tokens"] for answer in answers]
+    assert len(steps[0]) == len(prompts) > len(steps[-1])  # a row that has ended is told of no more
+
+
+def test_writing_ends_where_it_is_told_to(model, encoder):
+    prompts, steps = [encoder.prompt(text) for text in TEXTS], []
+    config = generation.configuration(generation.GREEDY, 12, encoder.stop, encoder.tokenizer.pad_token_id)
+    generation.batch(model, encoder, prompts, config, 7, lambda: len(steps) == 3, lambda *told: steps.append(told))
+    assert len(steps) == 3
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-300, 1e-7])
+def test_a_temperature_next_to_nothing_is_greedy(model, encoder, temperature):
+    prompts = [encoder.prompt(text) for text in TEXTS]
+    cold = {"temperature": temperature, "top_k": None, "num_beams": 1}
+    assert write(model, encoder, prompts, 5, decoding=cold) == write(model, encoder, prompts, 5)
+
+
+def test_a_model_of_nan_fails_in_place_of_writing(model, encoder, monkeypatch):
+    forward = type(model).forward
+
+    def broken(self, *given, **named):
+        out = forward(self, *given, **named)
+        out.logits = out.logits * float("nan")
+        return out
+
+    monkeypatch.setattr(type(model), "forward", broken)
+    for decoding in (generation.GREEDY, generation.GREEDY | {"temperature": 1.0}):
+        with pytest.raises(Failed, match="not numbers"):
+            write(model, encoder, [encoder.prompt("a")], 1, decoding=decoding)

@@ -1,18 +1,15 @@
 """The Alpaca study: rows, scores of the response alone, decoding settings, the scripts."""
 
-import itertools
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, record_of
+from conftest import ROOT
+from inprocess import done, refused, start
 
-from common import data, flags, generation, metrics, records, settings
-from common.console import InputError
+from common import data, generation, metrics, sweeps
 from common.encoding import Encoder, Template
+from common.runs import folders, records
 
 FOLDERS = sorted(path.parent.name for path in ROOT.glob("*/model.py") if (path.parent / "decoding_sweep.sh").exists())
 ANSWERS = ["The cat sat on the mat near the door.", "Paris is the capital of France.", "", "one two three four five"]
@@ -24,13 +21,11 @@ REFERENCES = [
 ]
 
 
-def rows(*words):
-    args = flags.instructions(flags.training("")).parse_args([str(word) for word in words])
-    return data.load(data.ALPACA, args, labelled=False)
+def test_four_folders_have_the_study():
+    assert FOLDERS == ["llama2", "mistral", "phi2", "smollm2"]
 
 
-def test_three_folders_have_the_study():
-    assert FOLDERS == ["llama2", "mistral", "phi2"]
+# Scores
 
 
 def test_bleu_is_sacrebleus_and_a_perfect_answer_scores_100():
@@ -41,7 +36,7 @@ def test_bleu_is_sacrebleus_and_a_perfect_answer_scores_100():
         expected = sacrebleu.corpus_bleu(answers, [REFERENCES]).score
         found = metrics.bleu(answers, REFERENCES)
         assert found["value"] == pytest.approx(expected, abs=1e-3)
-        assert found["ci95"][0] <= found["value"] + 1e-3
+        assert found["ci95"][0] <= found["value"] <= found["ci95"][1]
 
 
 def test_an_echo_is_scored_as_sacrebleu_and_rouge_score_score_it():
@@ -69,28 +64,23 @@ def test_bertscore_is_the_packages_and_an_empty_answer_scores_nothing():
     assert metrics.bertscore(REFERENCES, REFERENCES)["value"] == pytest.approx(100, abs=1e-2)
 
 
-def test_an_encoder_that_bertscore_does_not_know_is_refused_before_anything_is_trained(script):
-    done = script(
-        "llama2/llama2_instructions.py", "--demo", "--bertscore_model", "smollm2", "--dry_run", "plan", tiny=False
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "roberta-large" in done.stderr
-    done = script(
-        "llama2/llama2_instructions.py", "--demo", "--bertscore_model", "roberta-large", "--dry_run", "plan", tiny=False
-    )
-    assert "bertscore_model        roberta-large" in done.stdout
+def test_an_encoder_that_bertscore_does_not_know_is_refused_before_anything_is_trained():
+    script = ROOT / "llama2" / "llama2_instructions.py"
+    plan = ("--demo", "--dry_run", "plan", "--bertscore_model")
+    refused(start(script, *plan, "smollm2"), "roberta-large")
+    run = start(script, *plan, "roberta-large")
+    assert ("bertscore_model", "roberta-large") in [tuple(line.split()) for line in run.out.splitlines()]
 
 
-def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_instruction(tmp_path):
+# Rows
+
+
+def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_instruction(tmp_path, monkeypatch):
     made = [{"instruction": f"do {i % 95}", "input": f"with {i % 95}", "output": f"done {i}"} for i in range(100)]
     (tmp_path / "alpaca").mkdir()
     (tmp_path / "alpaca" / "train.jsonl").write_text("\n".join(map(json.dumps, made)))
-    environment = os.environ.get("DATA_DIR")
-    os.environ["DATA_DIR"] = str(tmp_path)
-    try:
-        found = rows()
-    finally:
-        os.environ.pop("DATA_DIR") if environment is None else os.environ.update(DATA_DIR=environment)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    found = data.alpaca()
     assert (len(found.train), len(found.test), found.dropped) == (86, 9, {"duplicate": 5})
     keys = [data.key(row) for row in found.train + found.test]
     assert len(set(keys)) == 95
@@ -100,7 +90,7 @@ def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_inst
 
 def test_a_rows_input_stands_behind_its_instruction_and_a_row_without_one_has_no_mark(tokenizer):
     template = Template("### Instruction:\n{document}", cue="\n\n### Response:", extra="\n\n### Input:\n{input}")
-    encoder = Encoder(tokenizer, template, "plain", 64, 2048)
+    encoder = Encoder(tokenizer, template, "plain", 64)
     with_input = encoder.prompt(encoder.document({"text": "add", "input": "1 2 {document}", "target": "3"}))
     assert tokenizer.decode(with_input, skip_special_tokens=True) == (
         "### Instruction:\nadd\n\n### Input:\n1 2 {document}\n\n### Response:"
@@ -109,11 +99,25 @@ def test_a_rows_input_stands_behind_its_instruction_and_a_row_without_one_has_no
     assert "Input" not in without
 
 
+# Decoding
+
+
 @pytest.fixture(scope="module")
 def model(tiny_folder):
-    from common import checkpoints, loading
+    import tiny
 
-    return loading.base(checkpoints.find(str(tiny_folder)), "float32")
+    from common import checkpoints, qlora
+
+    return qlora.base(checkpoints.find(str(tiny_folder)), tiny.execution(tiny_folder))
+
+
+@pytest.fixture
+def encoder(tokenizer):
+    return Encoder(tokenizer, Template("{document}", cue="\n\n### Response:"), "plain", 64)
+
+
+def how(**given):
+    return generation.GREEDY | given
 
 
 def written(model, encoder, decoding, seed=1, done=(), batch_size=2):
@@ -122,15 +126,6 @@ def written(model, encoder, decoding, seed=1, done=(), batch_size=2):
     keep = lambda numbers, answers, seconds: found.update(zip(numbers, answers, strict=True))  # noqa: E731
     generation.generate(model, encoder, prompts, 12, batch_size, keep, done, decoding=decoding, seed=seed)
     return {number: answer["text"] for number, answer in found.items()}
-
-
-def how(**given):
-    return generation.GREEDY | given
-
-
-@pytest.fixture
-def encoder(tokenizer):
-    return Encoder(tokenizer, Template("{document}", cue="\n\n### Response:"), "plain", 64, 2048)
 
 
 def test_sampling_draws_the_same_for_one_seed_another_for_another_and_a_resumed_run_goes_on_in_it(model, encoder):
@@ -166,68 +161,81 @@ def test_nothing_of_decoding_is_left_to_the_librarys_defaults():
     assert not generation.configuration(how(num_beams=4), 10, [2], 0).do_sample
 
 
-def test_decoding_makes_runs_differ_and_contradictions_are_refused():
-    def args(*words):
-        return flags.instructions(flags.inference("")).parse_args(words)
-
-    names = [settings.decoding_name(args(*words)) for words in ([], ["--num_beams", "1"], ["--temperature", "0.25"])]
-    assert names == ["", "", "temperature=0.25"]
-    with pytest.raises(InputError, match="--num_beams"):
-        settings.decoding(args("--num_beams", "2", "--top_k", "4"))
+# The scripts
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_folder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("instructions")
-    words = ["--pretrained_ckpt", str(tiny_folder), "--demo", "--epochs", "1", "--output_dir", str(folder)]
-    done = subprocess.run(
-        [sys.executable, ROOT / "mistral" / "mistral_instructions.py", *words, "--max_document_tokens", "64"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    return folder, record_of(done)
+    """(folder, record) of a training of the study's script on the sample."""
+    folder = tmp_path_factory.mktemp("instructions") / "run"
+    words = ("--pretrained_ckpt", tiny_folder, "--demo", "--epochs", "1", "--output_dir", folder)
+    words += ("--max_document_tokens", "64", "--max_new_tokens", "24", "--precision", "float32")
+    return folder, done(ROOT / "mistral" / "mistral_instructions.py", *words).record
 
 
 def test_training_scores_the_response_alone_on_held_out_rows(trained):
     folder, record = trained
     records.validate(record)
-    assert (record["task"], record["method"], record["data"]["n_test"]) == ("instructions", "qlora", 4)
+    assert (record["identity"]["task"], record["data"]["n"]["test"]) == ("instructions", 4)
     for name in ("bleu", "rouge1", "rouge2", "rougeL", "bertscore_f1", "length"):
         assert record["metrics"].keys() >= {name, f"echo_{name}"}
+        assert record["metrics_before"][f"echo_{name}"] == record["metrics"][f"echo_{name}"]
     answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     assert len(answers) == 4
     assert all(row["prompt"] and row["reference"] and row["prompt"] not in row["answer"] for row in answers)
 
 
-def test_every_decoding_setting_is_a_run_of_its_own_on_the_same_adapter(trained, script, tmp_path):
+def test_the_adapter_is_on_all_linear_layers_as_the_page_says(trained):
+    """TRAPS 9: name them."""
+    config = json.loads((trained[0] / "adapter" / "adapter_config.json").read_text())
+    facts = folders.load_module(ROOT / "mistral" / "model.py")
+    assert set(config["target_modules"]) == set(facts.ALL_TARGETS) > set(facts.ATTENTION_TARGETS)
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (16, 16, 0.0)
+
+
+def test_every_decoding_setting_is_a_run_of_its_own_on_the_same_adapter(trained, tmp_path):
     folder, record = trained
     found = {}
-    for number, words in enumerate((["--temperature", "0.75"], ["--top_k", "4"], ["--num_beams", "2"], [])):
-        extra = ["--experiment_dir", str(folder), "--demo", "--output_dir", str(tmp_path / str(number))]
-        done = script("mistral/mistral_instructions_inference.py", *words, *extra, tiny=False)
-        again = record_of(done)
-        found[again["setting"]] = again
-    assert list(found) == ["temperature=0.75", "top_k=4", "num_beams=2", ""]
-    assert found[""]["metrics"] == record["metrics"]
-    assert found["temperature=0.75"]["metrics"]["length"] != record["metrics"]["length"]
+    for words in ((), ("--temperature", "0.75"), ("--top_k", "4"), ("--num_beams", "2")):
+        place = tmp_path / "-".join(("run", *words))
+        extra = ("--experiment_dir", folder, "--demo", "--precision", "float32", "--output_dir", place)
+        found[words] = done(ROOT / "mistral" / "mistral_instructions_inference.py", *words, *extra).record
+        assert found[words]["identity"]["trained"]["id"] == record["id"]
+    for words, again in found.items():
+        changed = {words[0].removeprefix("--"): float(words[1])} if words else {}
+        assert again["identity"]["settings"] == {**record["identity"]["settings"], **changed}
+    assert len({again["id"] for again in found.values()}) == 4
+    assert found[()]["metrics"] == record["metrics"]
+    assert found["--temperature", "0.75"]["metrics"]["length"] != record["metrics"]["length"]
+
+
+def test_settings_that_contradict_each_other_are_refused_and_one_beam_is_greedy(trained):
+    script = ROOT / "mistral" / "mistral_instructions_inference.py"
+    words = ("--experiment_dir", str(trained[0]), "--demo")
+    refused(start(script, *words, "--num_beams", "2", "--top_k", "4"), "--num_beams")
+    plain, beam, cold = (
+        folders.experiment(script).resolve([*words, *more]).identity.id
+        for more in ([], ["--num_beams", "1"], ["--num_beams", "1", "--temperature", "0.25"])
+    )
+    assert plain == beam != cold
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_the_decoding_sweep_is_twelve_settings(folder, trained):
-    words = ["--experiment_dir", str(trained[0]), "--demo", "--dry_run"]
-    done = subprocess.run(
-        ["bash", f"{folder}/decoding_sweep.sh", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=os.environ | {"PYTHON": sys.executable},
-    )
-    assert done.returncode == 0, done.stderr
-    cells = [
-        line.split(".py ")[1].split(" --exp")[0] for line in done.stdout.splitlines() if line.startswith("  to run")
-    ]
+def test_the_decoding_sweep_is_twelve_runs_on_one_adapter(folder, trained, capsys):
+    """The shell script's words are test_sweep.py's."""
+    script, planned = ROOT / folder / f"{folder}_instructions_inference.py", []
     axes = {"temperature": ("0.001", "0.25", "0.5", "0.75"), "num_beams": "1248", "top_k": ("2", "4", "8", "16")}
-    assert cells == list(itertools.chain(*([f"--{name} {value}" for value in values] for name, values in axes.items())))
+    for name, values in axes.items():
+        sweeps.main([str(script), f"--{name}", *values, "--experiment_dir", str(trained[0]), "--demo", "--dry_run"])
+        planned += [line.split(".py ")[1] for line in capsys.readouterr().out.splitlines() if "to run  " in line]
+    assert [cell.split(" --exp")[0] for cell in planned] == [
+        f"--{name} {value}" for name, values in axes.items() for value in values
+    ]
+
+
+def test_one_instruction_is_answered(trained):
+    script = ROOT / "mistral" / "mistral_instructions_inference.py"
+    words = ("--experiment_dir", trained[0], "--precision", "float32")
+    first, again = (done(script, *words, "--text", "Name three uses of a paper clip.") for _ in range(2))
+    assert first.out == again.out
+    assert "record: " not in first.out

@@ -1,5 +1,5 @@
 """The load generator: nothing is lost, latencies count from the time due, percentiles and cost are what they say, a key
-goes to the server and nowhere else. Servers are made up here, but for the one of common.serve."""
+goes to the server and nowhere else. Servers are made up here, but for the one of common/serving."""
 
 import http.server
 import json
@@ -16,8 +16,10 @@ import numpy
 import pytest
 from test_serve import ENV, Server
 
-from common import loadtest, openloop, records
+from common import files
 from common.console import InputError
+from common.runs import records
+from common.serving import loadtest, openloop
 
 KEY = "sk-very-secret-0123456789"
 
@@ -95,7 +97,7 @@ def run(url, *words, folder=None, **env):
     """(CompletedProcess, the JSON that was written or None)."""
     output = folder and folder / "load.json"
     more = ["--output", str(output)] if output else []
-    command = [sys.executable, "-m", "common.loadtest", url, *map(str, words), *more]
+    command = [sys.executable, "-m", "common", "loadtest", url, *map(str, words), *more]
     env = {**{name: value for name, value in ENV.items() if name != "OPENAI_API_KEY"}, **env}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
     return done, json.loads(output.read_text()) if output and output.is_file() else None
@@ -104,7 +106,7 @@ def run(url, *words, folder=None, **env):
 def whole(done, report):
     """The blocks of a finished report that is valid and in which nothing is lost."""
     assert done.returncode == 0, done.stderr
-    records.validate(report, "loadtest.schema.json")
+    records.validate(report, loadtest.SCHEMA)
     assert report["status"] == "done"
     for block in report["rates"]:
         assert block["sent"] == block["planned"] == block["completed"] + block["failed"]
@@ -167,7 +169,7 @@ def test_cost_and_rates_are_of_the_completed_load():
     assert (block["latency_s"]["p50"], block["latency_s"]["max"]) == (2, 57)
     assert block["client_lag_s"] == pytest.approx(0.9)  # which is part of the latency
     assert loadtest.measured(1, 4, due, found, None, None)["usd_per_1000_tokens"] is None
-    records.validate(report_of(block), "loadtest.schema.json")
+    records.validate(report_of(block), loadtest.SCHEMA)
 
 
 def report_of(*blocks):
@@ -192,7 +194,7 @@ def test_what_is_not_known_is_null_and_a_dash():
     rows = loadtest.rows([block, nothing])
     assert rows[1][-2:] == ["-", "-"]
     assert rows[2][4] == "2 (refused: 2)"
-    records.validate(report_of(block, nothing), "loadtest.schema.json")
+    records.validate(report_of(block, nothing), loadtest.SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -282,23 +284,24 @@ def test_what_is_asked(fake, tmp_path):
     assert "Authorization" not in server.headers_seen[-1]
 
 
-def test_ctrl_c_writes_what_there_is(fake, tmp_path):
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_writes_what_there_is(fake, tmp_path, number, code):
     server = fake(lambda n: (200, reply()) if n < 30 else (time.sleep(30), (200, reply()))[1], alone=False)
     output = tmp_path / "load.json"
     words = ["--rates", "50", "20", "--requests", "25", "--output", str(output), "--plot", str(tmp_path / "load.svg")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "common.loadtest", server.url, *words],
+        [sys.executable, "-m", "common", "loadtest", server.url, *words],
         env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while server.seen < 36:
         time.sleep(0.02)
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in err
     report = json.loads(output.read_text())
-    records.validate(report, "loadtest.schema.json")
+    records.validate(report, loadtest.SCHEMA)
     assert report["status"] == "interrupted"
     first, second = report["rates"]
     assert (first["completed"], first["failed"]) == (25, 0)
@@ -309,23 +312,41 @@ def test_ctrl_c_writes_what_there_is(fake, tmp_path):
     assert (tmp_path / "load.svg").is_file()
 
 
-def test_the_picture_is_the_same_for_the_same_figures(tmp_path):
+def test_the_picture_is_the_same_for_the_same_figures_and_a_report_is_shown_again(tmp_path):
     due = [i / 8 for i in range(16)]
     blocks = [
         loadtest.measured(8 * k, 16, due, outcomes(*((at, at + k, None, 3) for at in due)), None, 1) for k in (1, 2)
     ]
     failed = loadtest.measured(32, 1, [0], outcomes((0, 1, "timeout", None)), None, 1)
-    drawn = []
-    for _ in range(2):
-        loadtest.picture(report_of(*blocks, failed), tmp_path / "a.svg").write()
-        drawn.append((tmp_path / "a.svg").read_bytes())
-    assert drawn[0] == drawn[1]
-    assert b"<svg" in drawn[0]
-    assert str(tmp_path).encode() not in drawn[0]
+    report = report_of(*blocks, failed) | {"model": "a$b$_{", "finished_at": records.now()}
+    loadtest.draw(report, tmp_path / "a.svg")
+    drawn = (tmp_path / "a.svg").read_bytes()
+    assert b"<svg" in drawn
+    assert b"offered requests/s" in drawn
+    assert str(tmp_path).encode() not in drawn
+    files.write_json(tmp_path / "load.json", report)
+    done, _ = run(tmp_path / "load.json", "--plot", tmp_path / "b.svg")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "b.svg").read_bytes() == drawn
+    assert "1 (timeout: 1)" in done.stdout
+    (tmp_path / "torn.json").write_text('{"rates": []')
+    (tmp_path / "other.json").write_text("{}")
+    for name, reason in (("torn", "cannot read"), ("other", "field (top)"), ("none", "cannot read")):
+        done, _ = run(tmp_path / f"{name}.json")
+        assert (done.returncode, reason in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+def test_the_picture_of_the_measured_load_is_made_from_its_figures(tmp_path):
+    loadtest.draw(files.read_json(files.ROOT / "assets" / "loadtest.json"), tmp_path / "a.svg")
+    drawn = (files.ROOT / "assets" / "loadtest.svg").read_bytes()
+    # python -m common loadtest assets/loadtest.json --plot assets/loadtest.svg
+    assert (tmp_path / "a.svg").read_bytes() == drawn
 
 
 ERRORS = {
     "nothing there": (["http://127.0.0.1:9"], "cannot be reached (refused): is the server running?"),
+    "a long name": ([f"http://{'a' * 300}.example"], "cannot be reached (no such host)"),
+    "no report": (["nothing.json"], "cannot read nothing.json"),
     "no URL": (["localhost:8000"], "URL: http://host:port"),
     "a key in the URL": (["http://user:hunter2@127.0.0.1:9"], "a key goes into OPENAI_API_KEY"),
     "no port": (["http://127.0.0.1:99999"], "URL: Port out of range"),
@@ -347,10 +368,22 @@ def test_errors_are_one_line(name):
     assert "hunter2" not in done.stderr
 
 
+def test_numbers_that_no_answer_has_are_not_believed(fake, tmp_path):
+    bodies = [b'{"choices": [1], "usage": {"completion_tokens": %s}}' % each for each in (b"9" * 400, b"-1", b"1e999")]
+    bodies += [b"[" * 100_000, b'{"choices": [1], "usage": {"completion_tokens": 3}}']
+    server = fake(lambda n: (200, bodies[n - 1] if n else reply()))
+    done, report = run(server.url, "--rates", 20, "--requests", 5, folder=tmp_path)
+    (block,) = whole(done, report)
+    assert sorted(block["requests"]["tokens"], key=str) == [3, None, None, None, None]
+    assert block["failures"] == {"no answer in the reply": 1}
+    assert block["tokens_per_s"] is None
+
+
 def test_servers_that_are_none_of_this_kind(fake):
     page = (200, b"<html>")
     for answer, expected in (
         (lambda n: page, "POST /v1/completions answers HTTP 200: is this"),
+        (lambda n: (200, b"[" * 100_000), "POST /v1/completions answers HTTP 200: is this"),
         (lambda n: (200, {}), "choices"),
     ):
         done, _ = run(fake(answer).url)

@@ -1,7 +1,6 @@
 """Every model folder on a tiny model of its true architecture: its facts, what is quantised and adapted, that training
 is learned, kept and ended, that rows do not see each other, and what MPT's published 0.0 % came of."""
 
-import importlib.util
 import inspect
 import json
 from dataclasses import dataclass, replace
@@ -15,20 +14,8 @@ import transformers
 import trl
 from conftest import ROOT
 
-from common import (
-    checkpoints,
-    encoding,
-    evaluation,
-    experiment,
-    flags,
-    generation,
-    loading,
-    machine,
-    passes,
-    scoring,
-    training,
-)
-from common.data import Data
+from common import batched_forward, checkpoints, encoding, evaluation, generation, qlora, scoring, training
+from common.runs import folders
 
 # Name of a case: model folder, number of its variant, chat template of the tiny tokenizer (tiny.CHATS).
 CASES = {
@@ -44,16 +31,8 @@ CASES = {
 FOLDERS = sorted({folder for folder, _, _ in CASES.values()})
 POSTS = [json.loads(line) for line in (tiny.SAMPLE / "posts.jsonl").read_text().splitlines()]
 DIALOGUES = [{"text": f"Ann: Sunday at {i}? Bob: fine", "target": "They meet on Sunday."} for i in range(12)]
-SUMMARIES = Data("toy", "toy", DIALOGUES, DIALOGUES[:4], [], {})
-TOY = {"learning_rate": 0.01, "epochs": 8, "batch_size": 4, "dropout": 0.0, "lora_r": 16, "full_tune": True}
-
-
-def read(folder, file):
-    """A model folder's model.py or prompts.py, by its path: the files of all folders are named alike."""
-    spec = importlib.util.spec_from_file_location(f"{folder}_{file}", ROOT / folder / f"{file}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SUMMARIES = tiny.data(DIALOGUES, DIALOGUES[:4])
+TOY = {"learning_rate": 0.01, "epochs": 8, "max_new_tokens": 24, "lr_scheduler": "cosine", "warmup_ratio": 0.03}
 
 
 @dataclass
@@ -66,31 +45,41 @@ class Case:
     chat: str | None
     folder: Path  # the checkpoint's
 
-    def run(self, output, kind="training", task="summarization", **given):
-        """The Run of this folder's script on the checkpoint, resolved as on the command line."""
-        parser = getattr(flags, task)(getattr(flags, kind)("test"))
-        words = ["--pretrained_ckpt", str(self.folder), "--demo", "--output_dir", str(output)]
-        for name, value in given.items():
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        run = experiment.resolve(parser.parse_args(words), self.facts, self.wording, kind)
-        if kind == "training":  # a local folder is taken for the model folder's first variant
-            run.settings["format"] = self.variant.format
-        run.settings["precision"] = machine.precision(self.facts.PRECISION)
-        return run
+    def settings(self, **changes):
+        """Of a toy training on this folder's targets."""
+        return tiny.settings(targets=self.facts.ALL_TARGETS).replaced(TOY | changes)
+
+    def prompter(self, task="summarization", labels=(), **changes):
+        template, settings = getattr(self.wording, task.upper()), self.settings(**changes)
+        tokenizer = qlora.tokenizer(checkpoints.find(str(self.folder)))
+        return encoding.prompter(tokenizer, template, self.variant.format, settings, list(labels))
 
     def load(self, precision="float32"):
-        return loading.base(checkpoints.find(str(self.folder)), precision)
+        return qlora.base(checkpoints.find(str(self.folder)), tiny.execution(self.folder, precision=precision))
 
     def plain(self):
         return transformers.AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
 
 
+@dataclass
+class Toy:
+    """A toy training, and all batches that its trainer was fed."""
+
+    model: object
+    report: dict
+    encoder: object
+    settings: object
+    execution: object
+    trainer: object
+    batches: list
+
+
 def write_case(name, folder):
     home, number, chat = CASES[name]
-    facts = read(home, "model")
+    facts = folders.load_module(ROOT / home / "model.py")
     variant = facts.VARIANTS[number]
     tiny.write(folder, tiny.shrunk(variant.shape), chat=chat)
-    return Case(facts, read(home, "prompts"), variant, chat, folder)
+    return Case(facts, folders.load_module(ROOT / home / "prompts.py"), variant, chat, folder)
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -106,7 +95,7 @@ def model(case):
 
 @pytest.fixture(scope="module")
 def tuned(case, tmp_path_factory):
-    """(run, tuned model, trainer, all batches that the trainer was fed) of one toy training."""
+    """One toy training."""
     seen = []
 
     class Watched(trl.SFTTrainer):
@@ -114,13 +103,12 @@ def tuned(case, tmp_path_factory):
             seen.append((self, dict(inputs)))
             return super().training_step(model, inputs, *rest)
 
-    run = case.run(tmp_path_factory.mktemp("run"), **TOY)
-    run.settings["max_new_tokens"] = 24
-    run.keep_settings()
+    execution = tiny.execution(tmp_path_factory.mktemp("run"))
+    encoder, settings = case.prompter(), case.settings()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trl, "SFTTrainer", Watched)
-        found = training.tune(run, case.load(run.settings["precision"]), SUMMARIES)
-    return run, found, seen[0][0], [batch for _, batch in seen]
+        model, report = training.tune(case.load(), encoder, SUMMARIES, settings, execution)
+    return Toy(model, report, encoder, settings, execution, seen[0][0], [batch for _, batch in seen])
 
 
 def linear_layers(model):
@@ -138,13 +126,27 @@ def unpadded(batch):
 
 
 def test_every_folder_of_a_model_that_writes_has_a_case():
-    written = {path.parent.name for path in ROOT.glob("*/model.py")}
-    assert set(FOLDERS) == {name for name in written if read(name, "model").VARIANTS[0].format != "encoder"}
+    facts = {path.parent.name: folders.load_module(path) for path in ROOT.glob("*/model.py")}
+    assert len(facts) >= 10
+    # smollm2's own weights are here: it is tested with them
+    writing = {name for name, each in facts.items() if each.VARIANTS[0].format != "encoder"}
+    assert set(FOLDERS) == writing - {"smollm2"}
+
+
+def test_an_answer_of_every_classification_may_take_as_many_tokens_as_the_longest_class_name(tokenizer):
+    scripts = [*ROOT.glob("*/*_classification.py"), *ROOT.glob("*/*_baseline_inference.py")]
+    made = [folders.experiment(script) for script in sorted(scripts)]
+    budgets = [each.by_task["classification"].max_new_tokens for each in made if each.first.format != "encoder"]
+    labels = {post["label"] for post in POSTS}
+    template = encoding.Template("{document}", cue="\n### Class:")
+    encoder = encoding.prompter(tokenizer, template, "plain", tiny.settings(), sorted(labels))
+    assert len(budgets) >= 16
+    assert min(budgets) >= max(len(encoder.completion(label)) for label in labels)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_facts_are_those_of_the_architecture_at_full_size(folder):
-    facts = read(folder, "model")
+    facts = folders.load_module(ROOT / folder / "model.py")
     for variant in facts.VARIANTS:
         with torch.device("meta"):
             full = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**variant.shape))
@@ -174,8 +176,7 @@ def test_every_linear_layer_but_the_head_is_nf4_with_double_quantization(case, p
 def test_every_layer_is_adapted_on_every_named_target_and_learns(case, which):
     targets = getattr(case.facts, which)
     torch.manual_seed(1)
-    settings = {"lora_r": 4, "lora_alpha": 16, "dropout": 0.0, "targets": targets}
-    adapted = loading.new_adapter(case.load(), settings).train()
+    adapted = qlora.new_adapter(case.load(), tiny.settings(lora_r=4, targets=targets)).train()
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:  # starts at zero, which would hide the gradient of lora_A
             torch.nn.init.normal_(parameter, std=0.02)
@@ -191,42 +192,40 @@ def test_every_layer_is_adapted_on_every_named_target_and_learns(case, which):
     assert len(grads) == 2 * layers * len(targets)
 
 
-def test_a_toy_tuned_model_says_what_it_learned_and_stops_before_the_budget(case, tuned):
-    run, found, _, _ = tuned
-    scores = evaluation.summaries(run, found, SUMMARIES)
-    assert run.training["losses"][-1] < run.training["losses"][0] - 1
+def test_a_toy_tuned_model_says_what_it_learned_and_stops_before_the_budget(tuned):
+    scores = evaluation.summaries(tuned.model, tuned.encoder, SUMMARIES, tuned.settings, tuned.execution)
+    losses = tuned.report["training"]["losses"]
+    assert losses[-1] < losses[0] - 1
     assert scores["tuned"]["rouge1"]["value"] == scores["tuned"]["stopped"]["value"] == 100
     assert scores["base"]["rouge1"]["value"] < 50
     assert scores["base"]["stopped"]["value"] < 100
 
 
 def test_what_was_saved_and_reloaded_is_what_was_trained(case, tuned):
-    run, found, _, _ = tuned
-    base = case.load(run.settings["precision"])
+    base = case.load()
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         untuned = base(ids).logits
-        with found.disable_adapter():
-            assert torch.equal(found(ids).logits, untuned)
-        fresh = loading.with_adapter(base, run.folder / "adapter")
-        assert torch.equal(found(ids).logits, fresh(ids).logits)
-        assert not torch.equal(found(ids).logits, untuned)
+        with tuned.model.disable_adapter():
+            assert torch.equal(tuned.model(ids).logits, untuned)
+        fresh = qlora.with_adapter(base, tuned.execution.folder / "adapter")
+        assert torch.equal(tuned.model(ids).logits, fresh(ids).logits)
+        assert not torch.equal(tuned.model(ids).logits, untuned)
 
 
-def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_use(case, tuned, monkeypatch):
-    run, found, _, batches = tuned
-    used, pad_left = [], passes.pad_left
-    monkeypatch.setattr(passes, "pad_left", lambda rows, *rest: used.extend(rows) or pad_left(rows, *rest))
+def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_use(case, tuned, tmp_path, monkeypatch):
+    used, pad_left = [], batched_forward.pad_left
+    monkeypatch.setattr(batched_forward, "pad_left", lambda rows, *rest: used.extend(rows) or pad_left(rows, *rest))
     stops, configuration = [], generation.configuration
     monkeypatch.setattr(
         generation,
         "configuration",
         lambda how, budget, stop, pad: stops.append(stop) or configuration(how, budget, stop, pad),
     )
-    use = case.run(run.folder / "use", "inference", experiment_dir=run.folder)
-    evaluation.summaries(use, found, replace(SUMMARIES, test=SUMMARIES.train))
-    encoder, trained = use.encoder([]), set()
-    for batch in batches:
+    encoder, trained = case.prompter(), set()
+    execution = tiny.execution(tmp_path, stages=("tuned",))
+    evaluation.summaries(tuned.model, encoder, replace(SUMMARIES, test=SUMMARIES.train), tuned.settings, execution)
+    for batch in tuned.batches:
         for ids, labels in unpadded(batch):
             assert ids[-1] == labels[-1] == encoder.end
             trained.add(tuple(token for token, label in zip(ids, labels, strict=True) if label == -100))
@@ -238,9 +237,9 @@ def test_the_last_token_learned_is_the_one_that_stops_and_prompts_are_those_of_u
     assert encoder.end == encoder.tokenizer.convert_tokens_to_ids(of_its_own)
 
 
-def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model, tmp_path):
+def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model):
     labels = sorted({post["label"] for post in POSTS})
-    encoder = case.run(tmp_path, task="classification", max_document_tokens=48).encoder(labels)
+    encoder = case.prompter("classification", labels, max_document_tokens=48)
     prompts = [encoder.prompt(text) for text in [*(post["text"] for post in POSTS[:3]), "short", "x"]]
     assert len({len(prompt) for prompt in prompts}) > 2  # so that there is padding
 
@@ -263,7 +262,7 @@ def test_a_row_alone_scores_and_writes_what_it_does_in_a_batch(case, model, tmp_
 
 def test_rows_that_end_early_leave_the_batch_and_all_answers_are_transformers_own(case, model, monkeypatch):
     rows = [list(range(5, 5 + n)) for n in (30, 22, 9, 17, 25)]
-    ids, mask = passes.pad_left(rows, 0, "cpu")
+    ids, mask = batched_forward.pad_left(rows, 0, "cpu")
     free = generation.greedy(model, ids, mask, greedily([]))
     assert (free == plainly_written(model, ids, mask, greedily([]))).all()
     stop = sorted({int(free[0, 1]), int(free[2, 4])})  # rows 0 and 2 end there at the latest
@@ -307,28 +306,27 @@ def test_packed_documents_see_each_other_in_mpt_and_falcon_alone(case, model):
 
 
 def test_training_never_packs(tuned):
-    run, _, trainer, batches = tuned
-    assert not (trainer.args.packing or trainer.args.padding_free or trainer.padding_free)
-    rows = encoding.training_rows(run.encoder([]), SUMMARIES.train)
-    fed = [ids for batch in batches for ids, _ in unpadded(batch)]
-    assert sorted(fed) == sorted(row["input_ids"] for row in rows for _ in range(run.settings["epochs"]))
-    assert not any("position_ids" in batch for batch in batches)
+    assert not (tuned.trainer.args.packing or tuned.trainer.args.padding_free or tuned.trainer.padding_free)
+    rows = encoding.training_rows(tuned.encoder, SUMMARIES.train)
+    fed = [ids for batch in tuned.batches for ids, _ in unpadded(batch)]
+    assert sorted(fed) == sorted(row["input_ids"] for row in rows for _ in range(tuned.settings.epochs))
+    assert not any("position_ids" in batch for batch in tuned.batches)
 
 
 def test_mpt_without_its_end_of_sequence_scores_zero_by_exact_match_and_no_other_way(tmp_path):
     cues = {"rec.autos": "engine", "sci.med": "doctor", "sci.space": "orbit", "talk.religion.misc": "prayer"}
     rows = [{"text": f"{cue} {cue} {i}", "target": label} for i in range(4) for label, cue in cues.items()]
-    data = Data("toy", "toy", rows, rows, sorted(cues), {})
+    data = tiny.data(rows, rows, labels=sorted(cues))
     case = write_case("mpt", tmp_path / "mpt")
-    run = case.run(tmp_path / "run", task="classification", **TOY | {"epochs": 16})
-    model = training.tune(run, case.load(run.settings["precision"]), data)
-    scores = evaluation.labels(run, model, data)["tuned"]
-    encoder = run.encoder(data.labels)
+    encoder, settings = case.prompter("classification", data.labels), case.settings(epochs=16)
+    execution = tiny.execution(tmp_path / "run")
+    model, _ = training.tune(case.load(), encoder, data, settings, execution)
+    scores = evaluation.labels(model, encoder, data, settings, execution)["tuned"]
     assert encoder.tokenizer.eos_token_id in encoder.stop
     assert scores["accuracy"]["value"] > 50
     assert scores["generated_right"]["value"] > 50
 
-    lost = loading.with_adapter(case.load(run.settings["precision"]), run.folder / "adapter")  # as the source used it
+    lost = qlora.with_adapter(case.load(), execution.folder / "adapter")  # as the source used it
     assert transformers.MptConfig().eos_token_id is None  # why nothing told generation where to end
     assert lost.config.eos_token_id is lost.generation_config.eos_token_id is None
     exact = begun = 0
@@ -346,4 +344,4 @@ def test_what_a_row_takes_is_no_less_than_its_keys_and_values(case, model):
     with torch.no_grad():
         cache = model(input_ids=torch.ones((1, 24), dtype=torch.long), use_cache=True).past_key_values
     held = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-    assert held <= passes.row_bytes(model, 24, 1) < 1e3 * held
+    assert held <= batched_forward.row_bytes(model, 24, 1) < 1e3 * held

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import architecture, memory, passes, scoring
+from common import architecture, batched_forward, machine, scoring
 from common.console import InputError
 from common.encoding import Encoder, Template
 
@@ -36,10 +36,10 @@ def configs():
 def model(request, tmp_path_factory):
     import tiny
 
-    from common import checkpoints, loading
+    from common import checkpoints, qlora
 
     folder = tiny.write(tmp_path_factory.mktemp("model"), configs()[request.param])
-    return loading.base(checkpoints.find(str(folder)), "float32")
+    return qlora.base(checkpoints.find(str(folder)), tiny.execution(folder))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_row_alone_scores_as_in_a_batch(model, encoder):
 
 def test_labels_of_one_token_need_no_second_pass(model, encoder):
     labels = [" yes", " no"]
-    encoder._tails = {label: encoder.tokenizer(label, add_special_tokens=False)["input_ids"][:1] for label in labels}
+    encoder._answers = {label: encoder.tokenizer(label, add_special_tokens=False)["input_ids"][:1] for label in labels}
     prompt = encoder.prompt("a")
     expected = [plainly(model, prompt, encoder.answer(label)) for label in labels]
     assert scored(model, encoder, [prompt], labels, 1)[0].tolist() == pytest.approx(expected, abs=1e-3)
@@ -93,13 +93,31 @@ def test_labels_of_one_token_need_no_second_pass(model, encoder):
 def test_rows_at_once_leave_room_for_a_copy_of_keys_and_values_a_label(model, encoder, monkeypatch):
     prompts, answers, sizes = [encoder.prompt("a")] * 8, list(map(encoder.answer, LABELS)), []
     places = len(scoring.tree(answers)[0]) + 1
-    row = passes.row_bytes(model, len(prompts[0]) + places, places)
-    monkeypatch.setattr(memory, "free", lambda: 8.5 * row / passes.ROOM)
+    row = batched_forward.row_bytes(model, len(prompts[0]) + places, places)
+    monkeypatch.setattr(machine, "free", lambda: 8.5 * row / batched_forward.MEMORY_SHARE)
     scoring.score_labels(model, encoder, prompts, LABELS, 8, lambda rows, *_: sizes.append(len(rows)))
     trees = architecture.takes_trees(model, len(prompts[0]) + max(map(len, answers)))
     assert sizes == ([8] if trees else [1] * 8)  # 20 labels, a quarter of the rows at a time: five copies a row
 
 
-def test_a_label_that_begins_another_one_is_refused(model, encoder):
-    with pytest.raises(InputError, match="begins class"):
-        scored(model, encoder, [encoder.prompt("a")], ["rec.autos", "rec.autos.used"], 1)
+def test_where_a_label_begins_another_the_end_of_sequence_is_scored_with_every_label(model, encoder):
+    labels = ["rec.autos", "rec.autos.used", "sci.med"]
+    first, second = encoder.answer(labels[0]), encoder.answer(labels[1])
+    assert second[: len(first)] == first
+    prompts = [encoder.prompt(text) for text in TEXTS]
+    expected = torch.tensor([[plainly(model, p, encoder.completion(label)) for label in labels] for p in prompts])
+    assert torch.allclose(scored(model, encoder, prompts, labels, batch_size=3), expected, atol=1e-3)
+
+
+def test_labels_of_the_same_tokens_are_refused(encoder):
+    encoder._answers = {"one": [5, 6], "two": [5, 6]}
+    with pytest.raises(InputError, match="same tokens"):
+        scoring.label_ids(encoder, ["one", "two"])
+
+
+def test_labels_of_hundreds_of_tokens_are_told_to_take_long(model, encoder, capsys):
+    labels = ["engine " * 500, "doctor"]
+    scored(model, encoder, [encoder.prompt("a")], labels, 1)
+    assert "scoring takes long" in capsys.readouterr().err
+    scored(model, encoder, [encoder.prompt("a")], LABELS, 1)
+    assert "takes long" not in capsys.readouterr().err

@@ -1,14 +1,17 @@
-"""The mistral scripts as a user starts them: on a tiny random model of the true class, with the sample, offline."""
+"""The scripts as a user starts them: on a tiny random model of the true class, with the sample, offline."""
 
 import itertools
 import json
 import os
-import socket
+import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, record_of
 
-from common import records
+from common import files
+from common.runs import records
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +39,6 @@ def no_network(tmp_path_factory):
 @pytest.fixture(scope="module", params=["classification", "summarization"])
 def trained(request, tiny_folder, tmp_path_factory, no_network):
     """One tiny training run of a task: (task, its folder, its record)."""
-    import subprocess
-    import sys
-
     task, folder = request.param, tmp_path_factory.mktemp(request.param)
     env, log = no_network
     command = [
@@ -61,13 +61,8 @@ def trained(request, tiny_folder, tmp_path_factory, no_network):
     return task, folder, record_of(done, cwd=ROOT / "mistral")
 
 
-def test_the_network_guard_guards(no_network, script):
+def test_the_network_guard_guards(no_network):
     env, log = no_network
-    code = ROOT / "tests" / "tiny.py"
-    assert code.exists()
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"],
         env={**os.environ, **env},
@@ -77,22 +72,24 @@ def test_the_network_guard_guards(no_network, script):
     )
     assert "no network in this test" in done.stderr
     log.unlink()
-    assert socket.getaddrinfo("localhost", 80)
 
 
 def test_training_writes_a_valid_record(trained):
     task, folder, record = trained
     records.validate(record)
+    made = record["identity"]
     assert record["status"] == "done"
-    assert (record["model"], record["task"], record["method"]) == ("Mistral-7B", task, "qlora")
-    assert record["settings"]["quantization"].startswith("nf4")
-    assert record["settings"]["lora_r"] == 8
-    assert record["data"]["source"].startswith("sample")
+    assert (record["model"], made["task"], made["kind"]) == ("Mistral-7B", task, "training")
+    assert made["settings"]["quantization"] == "nf4, double"
+    assert made["settings"]["lora_r"] == 8
+    assert made["data"]["name"] == "sample" == record["data"]["kind"]
     assert record["metrics"].keys() == record["metrics_before"].keys()
-    seconds = record["training"]["seconds"] + record["inference"]["seconds"]
+    seconds = record["training"]["seconds"] + sum(record["inference"]["stages"].values())
     assert record["cost"]["usd"] == pytest.approx(1.212 * seconds / 3600, abs=1e-5)
+    assert record["inference"]["stages"].keys() >= {"base", "tuned"}
     assert record["training"]["tokens"] > 1000
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert records.run_of(folder)["id"] == record["id"]
 
 
 def test_trained_adapter_scores_the_same_in_a_fresh_process(trained, script, tmp_path):
@@ -105,9 +102,18 @@ def test_trained_adapter_scores_the_same_in_a_fresh_process(trained, script, tmp
     )
     again = record_of(done, cwd=tmp_path)
     assert again["metrics"] == record["metrics"]
-    assert again["data"]["sha256"] == record["data"]["sha256"]
+    assert again["identity"]["data"] == record["identity"]["data"]
     assert again["training"] is None
-    assert again["settings"]["quantization"] == record["settings"]["quantization"]
+    assert again["identity"]["trained"]["id"] == record["id"]
+    assert again["identity"]["settings"] == record["identity"]["settings"]
+
+
+def test_how_many_rows_an_inference_scores_is_part_of_what_it_is(trained, script, tmp_path):
+    task, folder, _ = trained
+    words = [f"mistral/mistral_{task}_inference.py", "--experiment_dir", str(folder), "--demo", "--dry_run", "plan"]
+    plans = [script(*words, *more, tiny=False).stdout for more in ([], ["--max_test_samples", "3"])]
+    places = [next(line.split()[1] for line in plan.splitlines() if line.split()[0] == "record") for plan in plans]
+    assert places[0] != places[1]
 
 
 def test_trained_adapter_answers_one_text(trained, script, tmp_path):
@@ -139,14 +145,47 @@ def test_finished_run_resumed_does_nothing_but_say_so(trained, script):
     assert (folder / "record.json").stat().st_mtime_ns == before
 
 
+def test_another_run_in_the_same_folder_is_refused_and_nothing_is_lost(trained, script):
+    task, folder, _ = trained
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for more in ([], ["--resume"]):
+        words = ["--epochs", "2", "--lora_r", "8", "--output_dir", str(folder), *more]
+        done = script(f"mistral/mistral_{task}.py", *words)
+        assert done.returncode == 2
+        assert "holds another run (epochs 1 there, 2 here)" in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "qlora/../../x", ""])
+def test_a_run_json_that_was_changed_is_refused(trained, script, name, tmp_path):
+    task, folder, _ = trained
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    told = files.read_json(copy / "run.json")
+    for broken in ({"id": name}, {"identity": {**told["identity"], "task": name}}, {"identity": [name]}):
+        (copy / "run.json").write_text(json.dumps(told | broken))
+        done = script(f"mistral/mistral_{task}_inference.py", "--experiment_dir", str(copy), tiny=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert "run.json" in done.stderr
+
+
 @pytest.mark.parametrize("prompt", ["zero-shot", "one-shot", "few-shot"])
 @pytest.mark.parametrize("task", ["classification", "summarization"])
 def test_baseline_scores_every_prompt_type(script, tmp_path, task, prompt):
     words = ["--task_type", task, "--prompt_type", prompt, "--max_test_samples", "4", "--output_dir", str(tmp_path)]
     record = record_of(script("mistral/mistral_baseline_inference.py", *words, "--max_document_tokens", "64"))
-    assert record["method"] == prompt
+    assert record["identity"]["settings"]["prompt_type"] == prompt
     assert record["training"] is record["metrics_before"] is None
     assert record["metrics"]["accuracy" if task == "classification" else "rouge1"]["n"] == 4
+
+
+def test_a_zero_shot_record_is_not_taken_for_a_few_shot_one(script, tmp_path):
+    words = ["--task_type", "summarization", "--max_test_samples", "2", "--output_dir", str(tmp_path), "--resume"]
+    first = script("mistral/mistral_baseline_inference.py", *words, "--prompt_type", "zero-shot")
+    assert record_of(first)["identity"]["settings"]["shots"] == 0
+    second = script("mistral/mistral_baseline_inference.py", *words, "--prompt_type", "few-shot")
+    assert second.returncode == 2
+    assert "holds another run" in second.stderr
 
 
 @pytest.mark.parametrize("task", ["classification", "summarization"])
@@ -174,6 +213,23 @@ def test_interrupted_scoring_resumed_equals_the_uninterrupted_one(script, tmp_pa
     assert resumed["metrics"] == whole["metrics"]
     rows = [json.loads(line)["rows"] for line in predictions.read_text().splitlines()]
     assert sorted(itertools.chain(*rows)) == list(range(16))
+
+
+def test_output_into_head_does_not_end_the_run(tiny_folder, tmp_path):
+    out = tmp_path / "out"
+    words = f"--pretrained_ckpt {tiny_folder} --demo --max_test_samples 2 --output_dir {out}"
+    command = f"set -o pipefail; {sys.executable} mistral/mistral_baseline_inference.py {words} | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    assert records.checked(out / "record.json")["status"] == "done"
+
+
+def test_a_terminal_that_is_not_utf_8_gets_question_marks(script, tmp_path):
+    text = "Ann: caf\u00e9 \u2603?"
+    words = ["--demo", "--max_test_samples", "2", "--output_dir", str(tmp_path / "out")]
+    done = script("mistral/mistral_baseline_inference.py", *words, env={"PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert record_of(done)["status"] == "done", text
 
 
 @pytest.mark.parametrize("flag", ["--use_flash_attention", "--use_liger_kernel"])

@@ -1,173 +1,26 @@
-"""The IMDB study: one split for all, the Trainer and the loop, prompts, sampled executions, the random head."""
+"""The IMDB study with models that write: prompts, sampled executions, the random head, fine-tuning. The encoders' half
+and the rows stand in test_encoder_sentiment.py."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
-import numpy
 import pytest
-from conftest import ROOT, record_of
-from sklearn import metrics as reference
+from conftest import ROOT
+from inprocess import done, refused, start
 
-from common import data, flags, folders, metrics, records
+from common import encoding, metrics
+from common.runs import folders, records
 
 LABELS = ["negative", "positive"]
-FACTS = folders.load_module(ROOT / "distilbert" / "model.py")
-
-
-@pytest.fixture(scope="module")
-def tiny_encoder(tmp_path_factory):
-    import tiny
-
-    still = dict.fromkeys(("dropout", "attention_dropout", "seq_classif_dropout"), 0.0)
-    return tiny.write_encoder(tmp_path_factory.mktemp("encoder"), FACTS.VARIANTS[0].shape | still)
-
-
-def reviews(folder, n=200):
-    """A folder with IMDB's files: a tenth of the texts stands twice, once in each file."""
-    rows = [{"text": f"review {i} was {LABELS[i % 2]}", "label": LABELS[i % 2]} for i in range(n)]
-    (folder / "imdb").mkdir()
-    for name, part in (("train", rows[: n // 2]), ("test", rows[n // 2 :] + rows[: n // 10])):
-        (folder / "imdb" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, part)))
-    return folder
-
-
-def read(folder, monkeypatch, *words, limits=None):
-    monkeypatch.setenv("DATA_DIR", str(folder))
-    args = flags.sentiment(flags.training("")).parse_args([str(word) for word in words])
-    return data.load(data.IMDB, args, labelled=True, limits=limits)
-
-
-def test_reviews_are_split_70_10_20_balanced_and_no_review_stands_in_two_splits(tmp_path, monkeypatch):
-    found = read(reviews(tmp_path), monkeypatch)
-    splits = (found.train, found.validation, found.test)
-    assert [len(rows) for rows in splits] == [140, 20, 40]
-    assert found.dropped == {"duplicate": 20}
-    keys = [data.key(row) for rows in splits for row in rows]
-    assert len(set(keys)) == len(keys) == 200
-    for rows in splits:
-        assert abs(sum(row["target"] == "positive" for row in rows) - len(rows) / 2) <= 1
-    assert found.summary()["n_validation"] == 20
-
-
-def test_limits_hold_where_no_flag_names_a_number_and_subsets_are_nested(tmp_path, monkeypatch):
-    reviews(tmp_path)
-    limits = {"train": 90, "validation": 10, "test": 25}
-    found = read(tmp_path, monkeypatch, limits=limits)
-    assert [len(rows) for rows in (found.train, found.validation, found.test)] == [90, 10, 25]
-    fewer = read(tmp_path, monkeypatch, "--max_train_samples", 30, "--max_test_samples", 8, limits=limits)
-    assert (fewer.train, fewer.test) == (found.train[:30], found.test[:8])
-
-
-@pytest.mark.skipif(not os.environ.get("DATA_DIR"), reason="DATA_DIR is not set")
-def test_no_real_review_stands_in_two_splits():
-    args = flags.sentiment(flags.training("")).parse_args([])
-    found = data.load(data.IMDB, args, labelled=True)
-    keys = [{data.key(row) for row in rows} for rows in (found.train, found.validation, found.test)]
-    assert sum(map(len, keys)) == len(set.union(*keys)) == len(found.train + found.validation + found.test)
-    assert found.labels == LABELS
-
-
-def test_own_test_rows_are_never_trained_on(tmp_path, monkeypatch):
-    folder = reviews(tmp_path) / "imdb"
-    found = read(tmp_path, monkeypatch, "--data", folder)
-    assert {data.key(row) for row in found.test} & {data.key(row) for row in found.train} == set()
-    assert len(found.test) == 120
-
-
-def test_two_classes_have_their_own_accuracies_and_sklearns_precision_and_recall():
-    chance = numpy.random.default_rng(0)
-    truth = [LABELS[i] for i in chance.integers(0, 2, 60)]
-    guessed = [LABELS[i] for i in chance.integers(0, 2, 60)]
-    found = metrics.classification(guessed, truth, LABELS)
-    for name, function in (("precision", reference.precision_score), ("recall", reference.recall_score)):
-        assert found[name]["value"] == pytest.approx(100 * function(truth, guessed, average="macro"), abs=1e-3)
-    by_class = reference.recall_score(truth, guessed, average=None, labels=LABELS)
-    for label, value in zip(LABELS, by_class, strict=True):
-        assert found[f"accuracy_{label}"]["value"] == pytest.approx(100 * value, abs=1e-3)
-    counts = metrics.confusion(guessed, truth, LABELS)["counts"]
-    assert counts == reference.confusion_matrix(truth, guessed, labels=LABELS).tolist()
+QUICK = ("--demo", "--precision", "float32", "--max_document_tokens", "48", "--max_new_tokens", "4")
+SCRIPTS = {name: ROOT / name / f"{name}_sentiment.py" for name in ("gemma", "mistral", "smollm2")}
 
 
 def test_an_answer_that_names_no_class_is_wrong_and_not_negative():
-    found = metrics.generated(
-        ["positive.", "I like it", "Negative", ""], ["positive", "negative", "negative", "positive"], LABELS
-    )
+    answers = ["positive.", "I like it", "Negative", ""]
+    found = metrics.generated(answers, ["positive", "negative", "negative", "positive"], LABELS)
     assert found["generated_accuracy"]["value"] == 50
     assert found["generated_recall"]["value"] == 50
     assert found["generated_precision"]["value"] == 100
-
-
-def start(tiny_encoder, script, folder, *words):
-    command = [sys.executable, str(ROOT / "distilbert" / f"{script}.py"), "--pretrained_ckpt", str(tiny_encoder)]
-    return subprocess.Popen(
-        [*command, "--demo", "--output_dir", str(folder), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-
-
-def ended(child):
-    out, err = child.communicate(timeout=300)
-    return record_of(subprocess.CompletedProcess([], child.returncode, out, err))
-
-
-@pytest.fixture(scope="module")
-def looped(tiny_encoder, tmp_path_factory):
-    return ended(start(tiny_encoder, "distilbert_sentiment_loop", tmp_path_factory.mktemp("loop"), "--epochs", "4"))
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_encoder, tmp_path_factory):
-    return ended(start(tiny_encoder, "distilbert_sentiment", tmp_path_factory.mktemp("trainer"), "--epochs", "4"))
-
-
-def test_trainer_and_loop_see_the_same_rows_and_keep_the_curves_of_every_step(looped, trained):
-    for record in (looped, trained):
-        records.validate(record)
-        assert record["task"] == "sentiment"
-        assert len(record["training"]["validation"]) == 4
-        assert record["training"]["steps"] == len(record["training"]["losses"]) == 4 * 2
-        for name in ("loss", "grad_norm", "learning_rate"):
-            assert len(record["training"]["curves"][name]) == 8
-        rates = record["training"]["curves"]["learning_rate"]
-        assert rates[-1] < max(rates) / 2
-        assert sum(map(sum, record["confusion"]["tuned"]["counts"])) == record["data"]["n_test"] == 8
-    assert looped["data"]["sha256"] == trained["data"]["sha256"]
-    assert {looped["method"], trained["method"]} == {"full-finetune+loop", "full-finetune"}
-    # The same head, batches, optimizer and schedule: without dropout the two are one training.
-    assert looped["training"]["losses"] == pytest.approx(trained["training"]["losses"], abs=1e-3)
-    assert looped["metrics"] == trained["metrics"]
-    assert looped["training"]["tokens"] == trained["training"]["tokens"]
-
-
-def test_the_epoch_is_chosen_on_the_validation_rows(tiny_encoder, tmp_path, trained):
-    """What is saved is the best epoch's: a run that ends there has the same scores."""
-    found = trained["training"]["validation"]
-    best = max(range(4), key=lambda i: (found[i]["accuracy"], -found[i]["loss"], -i))
-    assert found[best]["accuracy"] >= found[-1]["accuracy"]
-    assert [each["epoch"] for each in found] == [1, 2, 3, 4]
-
-
-def test_a_killed_loop_goes_on_after_its_last_epoch_and_ends_the_same(tiny_encoder, tmp_path, looped):
-    child = start(tiny_encoder, "distilbert_sentiment_loop", tmp_path, "--epochs", "4")
-    while not (tmp_path / "checkpoints" / "progress.json").is_file():
-        assert child.poll() is None, child.communicate()
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    again = start(tiny_encoder, "distilbert_sentiment_loop", tmp_path, "--epochs", "4", "--resume")
-    out, err = again.communicate(timeout=300)
-    resumed = record_of(subprocess.CompletedProcess([], again.returncode, out, err))
-    assert "resuming after epoch" in out
-    assert resumed["training"]["losses"] == looped["training"]["losses"]
-    assert resumed["training"]["validation"] == looped["training"]["validation"]
-    assert resumed["metrics"] == looped["metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -180,41 +33,121 @@ def chat_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def ask(chat_folder, script, tmp_path):
-    def asked(*words, output="run"):
-        words = [*words, "--pretrained_ckpt", str(chat_folder), "--demo", "--max_document_tokens", "48"]
-        return record_of(script("gemma/gemma_sentiment.py", *words, "--output_dir", str(tmp_path / output), tiny=False))
+def ask(chat_folder, tmp_path):
+    """ask("gemma", words) -> the record of the sentiment script on the sample's reviews."""
+
+    def asked(name, *words, output="run"):
+        words = (*QUICK, "--pretrained_ckpt", chat_folder, "--output_dir", tmp_path / output, *words)
+        record = done(SCRIPTS[name], *words).record
+        records.validate(record)
+        assert record["identity"]["task"] == "sentiment"
+        assert record["identity"]["format"] == "chat"
+        return record
 
     return asked
 
 
-def test_executions_differ_by_seed_and_label_scored_figures_do_not(ask):
-    found = [ask("--prompt_type", "zero-shot", "--temperature", "3", "--seed", seed, output=seed) for seed in "12"]
-    assert [record["setting"] for record in found] == ["temperature=3 seed=1", "temperature=3 seed=2"]
-    for name in ("accuracy", "precision", "recall"):
+def answers(folder):
+    """What the model wrote, row by row."""
+    lines = (folder / "predictions-base-answers.jsonl").read_text().splitlines()
+    found = {}
+    for batch in map(json.loads, lines):
+        found.update(zip(batch["rows"], (row["text"] for row in batch["found"]), strict=True))
+    return [found[row] for row in sorted(found)]
+
+
+def test_executions_differ_by_seed_in_what_is_written_and_not_in_label_scores(ask, tmp_path):
+    words = ("--prompt_type", "zero-shot", "--temperature", "3")
+    found = [ask("gemma", *words, "--seed", seed, output=seed) for seed in "12"]
+    for record, seed in zip(found, (1, 2), strict=True):
+        settings = record["identity"]["settings"]
+        assert (settings["temperature"], settings["seed"], settings["prompt_type"]) == (3, seed, "zero-shot")
+        assert record["identity"]["kind"] == "baseline"
+        assert settings["lora_r"] is settings["epochs"] is record["training"] is None
+    for name in ("accuracy", "precision", "recall", "accuracy_negative", "accuracy_positive"):
         assert found[0]["metrics"][name] == found[1]["metrics"][name]
-        assert f"generated_{name}" in found[0]["metrics"]
-    assert found[0]["settings"]["decoding"]["seed"] != found[1]["settings"]["decoding"]["seed"]
+    assert {f"generated_{name}" for name in ("accuracy", "precision", "recall")} < found[0]["metrics"].keys()
+    assert answers(tmp_path / "1") != answers(tmp_path / "2")
+
+
+def test_greedy_answers_do_not_differ_by_seed(ask, tmp_path):
+    found = [ask("smollm2", "--prompt_type", "zero-shot", "--seed", seed, output=seed) for seed in "12"]
+    assert found[0]["metrics"] == found[1]["metrics"]
+    assert answers(tmp_path / "1") == answers(tmp_path / "2")
 
 
 def test_the_random_head_is_chance_that_depends_on_the_seed(ask):
-    found = [ask("--random_head", "--seed", seed, output=seed) for seed in "1234"]
-    assert {record["method"] for record in found} == {"random-head"}
+    found = [ask("gemma", "--random_head", "--seed", seed, output=seed) for seed in "1234"]
+    assert {record["identity"]["settings"]["head"] for record in found} == {"random"}
     assert len({json.dumps(record["confusion"]) for record in found}) > 1
-    assert found[0]["metrics"] == ask("--random_head", "--seed", "1", output="again")["metrics"]
+    assert not any(name.startswith("generated") for name in found[0]["metrics"])
+    assert found[0]["metrics"] == ask("gemma", "--random_head", "--seed", "1", output="again")["metrics"]
 
 
-@pytest.mark.parametrize("prompt", ["one-shot", "few-shot"])
-def test_examples_are_of_both_classes(ask, prompt):
-    record = ask("--prompt_type", prompt)
-    assert record["method"] == prompt
-    assert record["training"] is None
+@pytest.mark.parametrize(("kind", "shots"), [("zero-shot", 0), ("one-shot", 1), ("few-shot", 4)])
+@pytest.mark.parametrize("name", ["gemma", "smollm2"])
+def test_examples_are_of_both_classes_in_turn_and_none_of_them_is_tested(name, kind, shots, chat_folder, tmp_path):
+    seen = {}
+
+    def main(run):
+        seen["run"] = run
+        rows = run.data
+        seen["prompter"] = encoding.prompter(
+            run.tokenizer, run.template, run.format, run.settings, rows.labels, rows.train
+        )
+
+    words = (*QUICK, "--pretrained_ckpt", chat_folder, "--output_dir", tmp_path / "run")
+    done(SCRIPTS[name], *words, "--prompt_type", kind, main=main)
+    run, prompter = seen["run"], seen["prompter"]
+    assert (run.method, run.settings.shots) == (kind, shots)
+    test = run.data.test[0]
+    text = run.tokenizer.decode(prompter.prompt(test["text"]))
+    shown = [row for row in encoding.shots(run.data.train, run.data.labels, shots) if f": {row['target']}" in text]
+    assert len(shown) == shots == text.count("### Sentiment: ")
+    targets = [row["target"] for row in shown]
+    assert abs(targets.count("negative") - targets.count("positive")) <= 1
+    assert not {row["text"] for row in shown} & {row["text"] for row in run.data.test}
 
 
-def test_fine_tuning_keeps_training_and_validation_loss_an_epoch(ask):
-    record = ask("--epochs", "2", "--lora_r", "4")
-    records.validate(record)
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_fine_tuning_keeps_training_and_validation_loss_an_epoch(name, ask):
+    record = ask(name, "--epochs", "2", "--lora_r", "4")
     assert [each["epoch"] for each in record["training"]["validation"]] == [1, 2]
     assert all(each["loss"] > 0 for each in record["training"]["validation"])
+    assert len(record["training"]["losses"]) == record["training"]["steps"]
     assert record["metrics"].keys() == record["metrics_before"].keys()
     assert record["confusion"].keys() == {"base", "tuned"}
+    for matrix in record["confusion"].values():
+        assert sum(map(sum, matrix["counts"])) == record["data"]["n"]["test"]
+    assert record["data"]["truncated"].keys() == {"train", "validation", "test"}
+    assert record["identity"]["settings"]["keep"] == "last"
+
+
+def test_the_untrained_model_is_scored_as_before_its_training(ask):
+    """By the same prompt: zero-shot wording is training wording."""
+    trained = ask("gemma", "--epochs", "1", "--lora_r", "4", output="trained")
+    assert ask("gemma", "--prompt_type", "zero-shot", output="asked")["metrics"] == trained["metrics_before"]
+
+
+@pytest.mark.parametrize(
+    ("words", "mention"),
+    [
+        (("--random_head", "--prompt_type", "few-shot"), "--prompt_type"),
+        (("--prompt_type", "few-shot", "--epochs", "3"), "--epochs"),
+        (("--random_head", "--lora_r", "3"), "--lora_r"),
+        (("--prompt_type", "zero-shot", "--num_beams", "2", "--temperature", "1"), "--num_beams"),
+    ],
+)
+def test_flags_that_would_be_passed_over_are_refused(words, mention, chat_folder, tmp_path):
+    run = start(SCRIPTS["gemma"], *QUICK, "--pretrained_ckpt", chat_folder, "--output_dir", tmp_path / "run", *words)
+    refused(run, mention)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_default_is_a_training_on_the_studys_rows(monkeypatch):
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    for name, path in SCRIPTS.items():
+        run = folders.experiment(path).resolve([])
+        assert (run.kind, run.method) == ("training", "qlora"), name
+        limits = (run.settings.max_train_samples, run.settings.max_validation_samples, run.settings.max_test_samples)
+        assert limits == (900, 100, 2500)

@@ -1,195 +1,375 @@
-"""Grids: the shell scripts' cells, and a small real script run cell by cell."""
+"""Grids: what is planned and how, the shell scripts' cells, a small experiment run cell by cell."""
 
 import itertools
 import os
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, tool
+from test_folders import FOLDERS
 
-from common import sweep
+from common import sweeps
 from common.console import InputError
+from common.runs import folders, records
 
-ROOT = Path(__file__).parent.parent
 MISTRAL = ROOT / "mistral"
-
-
-def call(command, cwd):
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | {"PYTHON": sys.executable},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def listed(done):
-    """The cells that a dry run lists, each as {flag: value}."""
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("  to run ", "  finished "))]
-    assert f": {len(lines)} cells," in done.stdout
-    return [
-        {flag: "".join(values) for flag, values in sweep.parse(shlex.split(line.split(".py ")[1])).items()}
-        for line in lines
-    ]
+ENCODERS = ("distilbert", "minilm")
+RANKS, DROPOUTS, EPOCHS = ("2", "4", "8", "16"), ("0.1", "0.2", "0.5"), ("2", "5", "10", "20", "30", "50")
+FRACTIONS = ("0.025", "0.05", "0.1", "0.25", "0.5", "1.0")
 
 
 def test_the_last_mention_of_a_flag_counts_and_values_follow_their_flag():
     words = ["--a", "1", "2", "--b", "--c=3", "--a", "4"]
-    assert sweep.parse(words) == {"--b": [], "--c": ["3"], "--a": ["4"]}
-    assert sweep.parse([]) == {}
+    assert sweeps.parse(words) == {"--b": [], "--c": ["3"], "--a": ["4"]}
+    assert sweeps.parse([]) == {}
     with pytest.raises(InputError, match="'1' stands before any flag"):
-        sweep.parse(["1", "--a"])
+        sweeps.parse(["1", "--a"])
 
 
 def test_the_grid_is_every_combination_the_last_axis_fastest():
-    cells = sweep.grid({"--a": ["1", "2"], "--b": [], "--c": ["x", "y"]})
+    cells = sweeps.grid({"--a": ["1", "2"], "--b": [], "--c": ["x", "y"]})
     assert cells == [["--a", a, "--b", "--c", c] for a in "12" for c in "xy"]
-    assert sweep.grid({}) == [[]]
+    assert sweeps.grid({}) == [[]]
 
 
-def test_run_lora_is_four_ranks_by_six_epochs_by_three_dropouts():
-    cells = listed(call(["bash", "mistral/run_lora.sh", "--demo", "--dry_run"], ROOT))
-    expected = itertools.product(("2", "5", "10", "20", "30", "50"), ("2", "4", "8", "16"), ("0.1", "0.2", "0.5"))
-    assert len(cells) == 72
-    assert {(cell["--epochs"], cell["--lora_r"], cell["--dropout"]) for cell in cells} == set(expected)
-
-
-FOLDERS = sorted(path.parent for path in ROOT.glob("*/model.py"))
-PLACES = [(folder, folder, "") for folder in FOLDERS] + [(folder, ROOT, f"{folder.name}/") for folder in FOLDERS]
-PLACES += [(MISTRAL, Path("/tmp"), f"{MISTRAL}/")]
-
-
-@pytest.mark.parametrize(("folder", "cwd", "prefix"), PLACES, ids=lambda value: str(value).replace(str(ROOT), "root"))
-def test_the_shell_scripts_work_from_anywhere(folder, cwd, prefix):
-    cells = listed(call(["bash", f"{prefix}sample_ablate.sh", "--demo", "--dry_run"], cwd))
-    assert [cell["--train_sample_fraction"] for cell in cells] == ["0.025", "0.05", "0.1", "0.25", "0.5", "1.0"]
-    cells = listed(call(["bash", f"{prefix}baseline_inference.sh", "--demo", "--dry_run"], cwd))
-    tasks, axis, kinds = ("classification", "summarization"), "--prompt_type", ("zero-shot", "one-shot", "few-shot")
-    if folder.name == "distilbert":
-        axis, kinds = "--baseline", ("dummy", "frozen-features")
-    assert [(cell["--task_type"], cell[axis]) for cell in cells] == list(itertools.product(tasks, kinds))
-    few = ["--epochs", "2", "--dropout", "0.1"]
-    cells = listed(call(["bash", f"{prefix}run_lora.sh", "--demo", "--dry_run", *few], cwd))
-    assert [cell["--lora_r"] for cell in cells] == ["2", "4", "8", "16"]
-    assert all(cell["--epochs"] == "2" and cell["--dropout"] == "0.1" for cell in cells)
-
-
-def test_zephyrs_neftune_grids_are_its_plain_ones_with_noise():
-    for name in ("sample_ablate", "run_lora"):
-        plain, noisy = (
-            listed(call(["bash", f"zephyr/{script}.sh", "--demo", "--dry_run", "--epochs", "2"], ROOT))
-            for script in (name, f"{name}_neftune")
-        )
-        assert noisy == [{**cell, "--neftune": "5"} for cell in plain]
-
-
-def test_a_wrong_flag_ends_the_shell_script_in_one_line():
-    for words in (["--train_sample_fraction", "0"], ["--lorar", "4"]):
-        done = call(["bash", "mistral/sample_ablate.sh", "--demo", *words], ROOT)
-        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-        assert done.stderr.startswith("error: ")
-        assert words[0] in done.stderr
-
-
-SCRIPT = """
-import argparse
-import pathlib
-import sys
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--rank", type=int)
-parser.add_argument("--tag", choices=["a", "b"], default="a")
-parser.add_argument("--fails", help="RANK:CODE")
-parser.add_argument("--resume", action="store_true")
-parser.add_argument("--dry_run", nargs="?", const=True)
-args = parser.parse_args()
-here = pathlib.Path(__file__).parent
-record = here / f"record-{args.rank}-{args.tag}"
-if args.dry_run:
-    print("record", record, "(finished)" if record.exists() else "")
-    sys.exit()
-with open(here / "ran", "a") as stream:
-    stream.write(f"{args.rank}{args.tag} ")
-rank, _, code = (args.fails or "").partition(":")
-if rank == str(args.rank):
-    sys.exit(int(code))
-record.touch()
-"""
+# Planning, in this process
 
 
 @pytest.fixture
-def script(tmp_path):
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT)
-    return path
+def listed(capsys, monkeypatch):
+    """listed(words of a sweep) -> the cells that its dry run lists, each {flag: value}; no process may be started."""
+
+    def never(*_, **__):
+        raise AssertionError("a process was started")
+
+    def dry(*words):
+        monkeypatch.setattr(subprocess, "Popen", never)
+        sweeps.main([*map(str, words), "--dry_run"])
+        monkeypatch.undo()
+        return cells_of(capsys.readouterr().out)
+
+    return dry
 
 
-def run(script, *words):
-    return call([sys.executable, "-m", "common.sweep", str(script), *words], script.parent)
+def cells_of(out):
+    lines = [line for line in out.splitlines() if line.startswith(("  to run ", "  finished "))]
+    assert f": {len(lines)} cells," in out
+    flags = [sweeps.parse(shlex.split(line.split(".py ")[1])) for line in lines]
+    return [{flag: " ".join(values) for flag, values in cell.items()} for cell in flags]
 
 
-def ran(script):
-    path = script.with_name("ran")
-    return path.read_text().split() if path.exists() else []
+def test_a_grid_is_planned_in_one_process_and_in_a_moment(listed):
+    """72 cells took 72 starts of Python."""
+    listed(MISTRAL / "mistral_summarization.py", "--demo")  # reads the rows
+    began = time.monotonic()
+    axes = ("--epochs", *EPOCHS, "--lora_r", *RANKS, "--dropout", *DROPOUTS)
+    cells = listed(MISTRAL / "mistral_summarization.py", "--demo", *axes)
+    assert time.monotonic() - began < 5
+    assert len(cells) == 72
+    assert {(c["--epochs"], c["--lora_r"], c["--dropout"]) for c in cells} == {
+        *itertools.product(EPOCHS, RANKS, DROPOUTS)
+    }
 
 
-def test_every_cell_runs_once_and_a_second_call_has_nothing_to_do(script):
-    first = run(script, "--rank", "2", "4", "--tag", "a", "b")
-    assert first.returncode == 0
-    assert "4 cells, 0 finished, 4 to run" in first.stdout
-    assert ran(script) == ["2a", "2b", "4a", "4b"]
-    second = run(script, "--rank", "2", "4", "--tag", "a", "b")
-    assert second.returncode == 0
-    assert "nothing to do" in second.stdout
-    assert len(ran(script)) == 4
+@pytest.mark.parametrize(
+    ("axis", "values", "planned"),
+    [
+        ("--lora_r", ("8", "8"), ["8"]),
+        ("--lora_r", ("8", "4", "08"), ["8", "4"]),
+        ("--dropout", ("0.1", ".1"), ["0.1"]),
+        ("--epochs", ("2", "2.0", "3"), ["2", "3"]),
+        ("--learning_rate", ("2e-4", "0.0002", "0.00021"), ["2e-4", "0.00021"]),
+        ("--precision", ("auto", "float32"), ["auto", "float32"]),
+        ("--inference_batch_size", ("2", "4"), ["2"]),  # cannot change a number
+    ],
+)
+def test_what_is_one_run_is_planned_once(axis, values, planned, listed):
+    """Review B.8."""
+    cells = listed(MISTRAL / "mistral_summarization.py", "--demo", axis, *values)
+    assert [cell[axis] for cell in cells] == planned
 
 
-def test_only_the_cells_without_a_record_run(script):
-    run(script, "--rank", "4")
-    more = run(script, "--rank", "2", "4", "8")
-    assert "3 cells, 1 finished, 2 to run" in more.stdout
-    assert ran(script) == ["4a", "2a", "8a"]
+def test_rows_that_are_not_at_hand_do_not_make_cells_one(listed, monkeypatch):
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    cells = listed(MISTRAL / "mistral_classification.py", "--train_sample_fraction", "0.1", "0.10", "0.5")
+    assert [cell["--train_sample_fraction"] for cell in cells] == ["0.1", "0.5"]
 
 
-def test_a_dry_run_lists_the_cells_and_runs_none(script):
-    run(script, "--rank", "4")
-    done = run(script, "--rank", "2", "4", "--dry_run")
-    assert listed(done) == [{"--rank": "2"}, {"--rank": "4"}]
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["to", "finished"]
-    assert ran(script) == ["4a"]
-
-
-def test_a_failing_cell_does_not_stop_the_others_and_is_named_at_the_end(script):
-    done = run(script, "--rank", "2", "4", "8", "--fails", "4:1")
-    assert done.returncode == 1
-    assert ran(script) == ["2a", "4a", "8a"]
-    assert done.stdout.splitlines()[-1] == f"failed: {script} --rank 4 --fails 4:1"
-    assert not script.with_name("record-4-a").exists()
-
-
-@pytest.mark.parametrize("code", [2, 130])
-def test_bad_input_and_an_interruption_end_the_sweep_with_their_own_code(code, script):
-    done = run(script, "--rank", "2", "4", "8", "--fails", f"4:{code}")
-    assert done.returncode == code
-    assert ran(script) == ["2a", "4a"]
-
-
-def test_a_wrong_value_of_the_last_cell_is_reported_before_the_first_one_runs(script):
-    done = run(script, "--rank", "2", "4", "many")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: --rank many: ")
-    assert ran(script) == []
-
-
-@pytest.mark.parametrize("words", [["nothere.py", "--rank", "2"], ["script.py", "2", "--rank"]])
-def test_a_wrong_command_is_refused_in_one_line(words, script):
-    done = call([sys.executable, "-m", "common.sweep", *words], script.parent)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+@pytest.mark.parametrize(
+    ("words", "mention"),
+    [
+        (["--lora_r", "2", "4", "many"], "many"),
+        (["--lorar", "4"], "--lorar"),
+        (["--lora_r", "4", "--data", "no_such.csv"], "no_such.csv"),
+        (["--lora_r", "4", "8", "--output_dir", "out"], "--output_dir"),
+    ],
+)
+def test_a_wrong_cell_is_told_before_the_first_one_runs(words, mention, tmp_path):
+    done = tool(ROOT, "sweep", str(MISTRAL / "mistral_summarization.py"), "--demo", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: ")
-    assert ran(script) == []
+    assert mention in done.stderr
+    assert "to run" not in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "mention"),
+    [("no_such.py", "no script"), ("README.md", "not a script"), ("mistral/model.py", "EXPERIMENT")],
+)
+def test_what_is_no_experiment_is_refused(name, mention):
+    with pytest.raises(InputError, match=mention):
+        sweeps.main([str(ROOT / name), "--lora_r", "2"])
+
+
+# The shell scripts
+
+
+@pytest.fixture(scope="module")
+def recorder(tmp_path_factory):
+    """In place of Python: a program that writes down the words that it is called with."""
+    folder = tmp_path_factory.mktemp("recorder")
+    (folder / "python").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" --- >> "{folder}/words"\n')
+    (folder / "python").chmod(0o755)
+    return folder
+
+
+def called(recorder, script, *words, cwd=ROOT):
+    """The sweeps that a shell script starts, each as [script, {flag: values}]."""
+    (recorder / "words").unlink(missing_ok=True)
+    environment = os.environ | {"PYTHON": str(recorder / "python")}
+    command = ["bash", str(script), *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    calls = [call.split("\n") for call in (recorder / "words").read_text().removesuffix("\n---\n").split("\n---\n")]
+    assert all(call[:3] == ["-m", "common", "sweep"] for call in calls)
+    return [[Path(call[3]), sweeps.parse(call[4:])] for call in calls]
+
+
+def scripts_of(folder):
+    return sorted(path.name for path in (ROOT / folder).glob("*.sh"))
+
+
+def wanted(folder, name):
+    """(script's end, axes and switches) of the sweeps that a folder's shell script should start."""
+    axis, kinds = "prompt_type", ["zero-shot", "one-shot", "few-shot"]
+    if folder in ENCODERS:
+        axis, kinds = "baseline", ["dummy", "frozen-features"]
+    grid = {"--epochs": [*EPOCHS], "--lora_r": [*RANKS], "--dropout": [*DROPOUTS], "--no_before": []}
+    ablation = {"--train_sample_fraction": [*FRACTIONS], "--no_before": []}
+    tasks = {"--task_type": ["classification", "summarization"]}
+    decodings = {
+        "temperature": ["0.001", "0.25", "0.5", "0.75"],
+        "num_beams": [*"1248"],
+        "top_k": ["2", "4", "8", "16"],
+    }
+    return {
+        "baseline_inference.sh": [("baseline_inference", {**tasks, f"--{axis}": kinds})],
+        "run_lora.sh": [("summarization", grid)],
+        "run_lora_neftune.sh": [("summarization", {**grid, "--neftune": ["5"]})],
+        "sample_ablate.sh": [("classification", ablation)],
+        "sample_ablate_neftune.sh": [("classification", {**ablation, "--neftune": ["5"]})],
+        "decoding_sweep.sh": [("instructions_inference", {f"--{name}": values}) for name, values in decodings.items()],
+        "sentiment_executions.sh": [
+            ("sentiment", {"--prompt_type": ["zero-shot"], "--temperature": ["1"], "--seed": [*"123"]})
+        ],
+    }[name]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_shell_script_starts_its_grid_from_anywhere_and_passes_flags_on(folder, recorder):
+    for name in scripts_of(folder):
+        expected = [
+            [ROOT / folder / f"{folder}_{script}.py", {**axes, "--demo": [], "--batch_size": ["2"]}]
+            for script, axes in wanted(folder, name)
+        ]
+        for script, cwd in ((f"{folder}/{name}", ROOT), (name, ROOT / folder), (ROOT / folder / name, Path("/tmp"))):
+            calls = called(recorder, script, "--demo", "--batch_size", "2", cwd=cwd)
+            assert [[path.resolve(), flags] for path, flags in calls] == expected
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_grid_of_a_shell_script_can_be_planned(folder, recorder, listed):
+    sizes = {}
+    for name in scripts_of(folder):
+        for script, flags in called(recorder, f"{folder}/{name}", "--demo"):
+            if "inference" in script.stem and "baseline" not in script.stem:
+                continue  # needs a trained run: test_instructions.py
+            words = itertools.chain(*([flag, *values] for flag, values in flags.items()))
+            sizes[name] = len(listed(script, *words))
+    expected = {"baseline_inference.sh": 4 if folder in ENCODERS else 6, "run_lora.sh": 72, "sample_ablate.sh": 6}
+    more = {"run_lora_neftune.sh": 72, "sample_ablate_neftune.sh": 6, "sentiment_executions.sh": 3}
+    assert sizes == expected | {name: size for name, size in more.items() if name in sizes}
+
+
+@pytest.mark.parametrize(("script", "cwd"), [("mistral/sample_ablate.sh", ROOT), ("sample_ablate.sh", MISTRAL)])
+def test_a_shell_script_runs_with_python_itself(script, cwd):
+    def call(*words):
+        environment = os.environ | {"PYTHON": sys.executable}
+        command = ["bash", script, "--demo", "--dry_run", *words]
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+    done = call("--train_sample_fraction", "0.5", "1")
+    assert done.returncode == 0, done.stderr
+    assert [cell["--train_sample_fraction"] for cell in cells_of(done.stdout)] == ["0.5", "1"]
+    done = call("--train_sample_fraction", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+# A grid that runs. The experiment is a true one; what it would do is replaced by a line.
+
+SCRIPT = '''"""A training that takes no time."""
+
+import os
+import sys
+import time
+
+import model
+import prompts
+
+from common import console
+from common.runs import experiment
+from common.settings import Settings
+
+SETTINGS = Settings(lora_r=8, lora_alpha=16, dropout=0.1, epochs=1, learning_rate=1e-3, batch_size=4)
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "classification", "training", SETTINGS, model, prompts)
+METRIC = {"value": 50.0, "ci95": [40.0, 60.0], "n": 40}
+PACKAGES = dict.fromkeys(("torch", "transformers"))
+HERE = {"python": "3", "packages": PACKAGES, "device": "CPU", "cpu_count": 1, "git_commit": None, "git_dirty": None}
+
+
+def main():
+    """What experiment.perform does, without its seconds for libraries."""
+    run = EXPERIMENT.resolve()
+    if run.args.resume and run.finished():
+        return None
+    with open(os.environ["RAN"], "a") as stream:
+        stream.write(f"{run.settings.lora_r} ")
+    how = os.environ.get("ENDS", "").split(":")
+    if how[0] == str(run.settings.lora_r):
+        if how[1] == "wait":
+            time.sleep(60)
+        if how[1] not in ("OOM", "failed"):
+            return int(how[1])
+    run.environment = HERE | {"precision": "float32", "threads": 1}
+    record = run.record(run.data) | {"metrics": {"accuracy": METRIC}}
+    if how[0] == str(run.settings.lora_r):
+        record |= {"metrics": None, "status": how[1], "reason": "as asked"}
+    run.write(record)
+    if record["reason"]:
+        raise console.Failed(record["status"], record["reason"])
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(console.exit_code(main))
+'''
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "quick"
+    folder.mkdir()
+    for name in ("model.py", "prompts.py"):
+        (folder / name).write_text((ROOT / "smollm2" / name).read_text())
+    (folder / "quick_classification.py").write_text(SCRIPT)
+    return folder
+
+
+class Quick:
+    """The experiment's folder, with what ran in it."""
+
+    def __init__(self, folder):
+        self.folder, self.script = folder, folder / "quick_classification.py"
+        self.ran_file = folder / "ran"
+        self.environment = os.environ | {"RAN": str(self.ran_file)}
+
+    def start(self, *words, ends=""):
+        command = [sys.executable, "-m", "common", "sweep", str(self.script), "--demo", *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, env=self.environment | {"ENDS": ends}, **pipes)
+
+    def sweep(self, *words, ends=""):
+        child = self.start(*words, ends=ends)
+        out, err = child.communicate(timeout=120)
+        return subprocess.CompletedProcess([], child.returncode, out, err)
+
+    def ran(self):
+        """The ranks that ran, in their order."""
+        return self.ran_file.read_text().split() if self.ran_file.exists() else []
+
+    def record(self, rank):
+        """The record of the run of this rank."""
+        planned = folders.experiment(self.script).resolve(["--demo", "--lora_r", str(rank)])
+        return records.checked(planned.record_path)
+
+
+@pytest.fixture
+def quick(model_folder):
+    shutil.rmtree(model_folder / "experiments", ignore_errors=True)
+    (model_folder / "ran").unlink(missing_ok=True)
+    return Quick(model_folder)
+
+
+def test_every_cell_runs_once_and_only_those_without_a_record_run_again(quick):
+    first = quick.sweep("--lora_r", "2", "4", "4")
+    assert first.returncode == 0, first.stderr
+    assert "2 cells, 0 finished, 2 to run" in first.stdout
+    assert quick.ran() == ["2", "4"]
+    second = quick.sweep("--lora_r", "2", "4")
+    assert (second.returncode, "nothing to do" in second.stdout) == (0, True)
+    third = quick.sweep("--lora_r", "8", "4")
+    assert "2 cells, 1 finished, 1 to run" in third.stdout
+    assert quick.ran() == ["2", "4", "8"]
+
+
+@pytest.mark.parametrize("status", ["OOM", "failed"])
+def test_a_cell_that_fails_is_recorded_and_the_others_go_on(status, quick):
+    """Review A.12: out of memory ended a whole grid."""
+    done = quick.sweep("--lora_r", "2", "4", "8", ends=f"4:{status}")
+    assert done.returncode == 1
+    assert quick.ran() == ["2", "4", "8"]
+    assert done.stdout.splitlines()[-1] == f"failed: {quick.script} --demo --lora_r 4"
+    assert f"{status}: as asked" in done.stderr
+    assert [quick.record(rank)["status"] for rank in (2, 4, 8)] == ["done", status, "done"]
+    again = quick.sweep("--lora_r", "2", "4", "8")
+    assert (again.returncode, quick.ran()[3:]) == (0, ["4"])  # it is tried again
+    assert quick.record(4)["status"] == "done"
+
+
+def test_a_cell_that_crashes_does_not_end_the_grid_either(quick):
+    done = quick.sweep("--lora_r", "2", "4", ends="2:1")
+    assert (done.returncode, quick.ran()) == (1, ["2", "4"])
+    assert quick.record(4)["status"] == "done"
+
+
+@pytest.mark.parametrize(("code", "ends_with"), [(2, 2), (130, 130), (143, 130)])
+def test_bad_input_and_an_interruption_end_the_grid(code, ends_with, quick):
+    done = quick.sweep("--lora_r", "2", "4", "8", ends=f"4:{code}")
+    assert done.returncode == ends_with
+    assert quick.ran() == ["2", "4"]
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_stops_the_cell_and_the_grid_and_the_same_command_goes_on(stop, code, quick):
+    child = quick.start("--lora_r", "2", "4", ends="4:wait")
+    deadline = time.monotonic() + 60
+    while quick.ran() != ["2", "4"]:
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(stop)
+    err = child.communicate(timeout=30)[1]
+    assert child.returncode == code
+    assert "Traceback" not in err, err
+    assert "The same command goes on" in err
+    assert "--resume" not in err.splitlines()[-1]
+    assert quick.sweep("--lora_r", "2", "4").returncode == 0
+    assert quick.ran() == ["2", "4", "4"]

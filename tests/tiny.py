@@ -18,6 +18,8 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 2048,
 }
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")  # layers of that class
+LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 SAME_SIZE = {"d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"}  # MPT's names
 
 # Chat templates of the form of the true ones. `zephyr`'s turns end in the end of sequence, `gemma`'s in a token of
@@ -34,6 +36,49 @@ CHATS = {
     ),
 }
 TURNS = {"gemma": ["<start_of_turn>", "<end_of_turn>"]}  # special tokens beside <s> and </s>
+
+
+def settings(**changes):
+    """A training's full Settings, for the tiny model of the Mistral class."""
+    from common.settings import Settings
+
+    usual = {
+        "max_document_tokens": 512,
+        "max_new_tokens": 32,
+        "prompt_tokens": 1900,
+        "trainer": "SFTTrainer",
+        "quantization": "nf4, double",
+        "lora_r": 16,
+        "lora_alpha": 16,
+        "dropout": 0.0,
+        "targets": ATTENTION,
+        "epochs": 1,
+        "learning_rate": 0.02,
+        "lr_scheduler": "constant",
+        "warmup_ratio": 0.0,
+        "optimizer": "adamw_torch",
+        "weight_decay": 0.0,
+        "max_grad_norm": 0.3,
+        "batch_size": 4,
+        "micro_batch_size": 4,
+        "keep": "last",
+    }
+    return Settings(**usual).replaced(changes)
+
+
+def execution(folder, **changes):
+    from common.settings import Execution
+
+    return Execution(**{"folder": Path(folder), **changes})
+
+
+def data(train, test=(), validation=(), labels=()):
+    """Rows {"text", "target"} as common/data.py hands them on."""
+    from common.data import Data
+
+    told = {"name": "toy", "source": "toy", "kind": "own", "columns": {"text": "text", "target": "target"}}
+    rows = {"train": list(train), "validation": list(validation), "test": list(test)}
+    return Data(**told, **rows, labels=list(labels), dropped={})
 
 
 def texts():

@@ -1,9 +1,10 @@
 """Use a Zephyr-7B adapter that zephyr_classification.py trained: score the test posts, or class one text.
 
-    python zephyr/zephyr_classification_inference.py --experiment_dir zephyr/experiments/<run>
+    python zephyr/zephyr_classification_inference.py --experiment_dir zephyr/experiments/RUN
     python zephyr/zephyr_classification_inference.py --text "The goalie stopped 41 shots last night."
 
-Without --experiment_dir the newest trained run of this folder is used.
+Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
+change how it is scored, not what it is.
 """
 
 import sys
@@ -11,18 +12,25 @@ import sys
 import model
 import prompts
 
-from common import data, evaluation, experiment, flags, records
+from common import data, encoding, evaluation, qlora
+from common.runs import experiment
 
-
-def arguments():
-    return flags.classification(flags.inference(__doc__)).parse_args()
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "classification", "inference", None, model, prompts)
 
 
 def main(run):
-    posts = data.newsgroups(run)
-    scores = evaluation.labels(run, run.model(), posts)
-    records.finish(run, posts, scores)
+    posts = data.newsgroups(**run.rows)
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, posts.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    scores = evaluation.labels(tuned, prompter, posts, run.settings, run.execution)
+    run.finish(posts, prompter.truncated, scores)
+
+
+def answer(run):
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, run.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    return evaluation.answer(tuned, prompter, run.text, run.settings)
 
 
 if __name__ == "__main__":
-    sys.exit(experiment.start(main, arguments(), model, prompts, "inference"))
+    sys.exit(EXPERIMENT.start(main, answer))

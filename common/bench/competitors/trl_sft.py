@@ -1,0 +1,68 @@
+"""What people would write with TRL today: SFTTrainer with an adapter on every linear layer, defaults. Reads a JSON task
+from standard input, prints what steps.tell says.
+
+Task: {"folder", "rows": [{"prompt", "completion"} or {"input_ids", "completion_mask"}], "batch_size", "steps",
+"lora_r", "learning_rate", "quantised": in NF4 or in bfloat16, "defaults"}; defaults false: activations are kept instead
+of recomputed, the rest stays as it is.
+"""
+
+import json
+import sys
+import tempfile
+
+
+def main():
+    import datasets
+    import peft
+    import torch
+    import transformers
+    import trl
+
+    from common.bench.competitors import steps
+
+    task, clock = json.load(sys.stdin), steps.Clock()
+    four_bit = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        task["folder"],
+        dtype=torch.bfloat16,
+        device_map={"": 0} if torch.cuda.is_available() else None,
+        quantization_config=four_bit if task["quantised"] else None,
+    )
+    chosen = {} if task["defaults"] else {"gradient_checkpointing": False}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trl.SFTTrainer(
+            model=model,
+            args=trl.SFTConfig(
+                output_dir=folder,
+                per_device_train_batch_size=task["batch_size"],
+                max_steps=task["steps"],
+                max_length=None,  # 1,024 would cut answers off
+                completion_only_loss=True,  # as TRL does by itself where rows have a "prompt"
+                learning_rate=task["learning_rate"],
+                use_cpu=not torch.cuda.is_available(),
+                logging_steps=1,
+                include_num_input_tokens_seen="non_padding",
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                **chosen,
+            ),
+            train_dataset=datasets.Dataset.from_list(task["rows"]),
+            processing_class=transformers.AutoTokenizer.from_pretrained(task["folder"]),
+            peft_config=peft.LoraConfig(
+                r=task["lora_r"], lora_alpha=16, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+            callbacks=[clock],
+        )
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.train()
+    steps.tell(trainer, clock)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""Ratios of two ways to the same answers on the same weights and rows, run in turn, each in a process of its own.
+
+    python -m common bench                          every part, into assets/bench.json
+    python -m common bench training --runs 1        one part
+    python -m common bench gpu                      training steps of 7B and 13B models, on a CUDA card
+
+Figures are medians. Where rows are scored or answered, every run has its share of them. The machine's speed cancels
+out, so ratios can be quoted; the figures beside them are this machine's. Data are SAMSum and 20 Newsgroups where
+DATA_DIR has them, else the shipped sample.
+"""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import checkpoints, data, encoding, evaluation, files, machine
+from common.bench.shared import (
+    all_rows,
+    competitors_python,
+    largest_difference,
+    line,
+    linear_weights,
+    process,
+    same,
+    seconds,
+)
+from common.console import InputError, say
+from common.runs import flags, folders, records
+
+RESULT = files.ROOT / "assets" / "bench.json"
+MODEL = "smollm2"
+# Of training, with adapters on every linear layer; the learning rate is that of the folders, as in the study.
+SETTINGS = {"rows": 8, "steps": 5, "lora_r": 64, "learning_rate": 2e-4}
+
+
+def main(words):
+    """`python -m common bench …`"""
+    parser = flags.Parser(prog="python -m common bench", description=__doc__)
+    count = flags.positive(int)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--runs", type=count, default=3, help="runs of each way, in turn (default: 3)")
+    parser.add_argument("--posts", type=count, default=40, help="posts whose labels are scored (default: 40)")
+    parser.add_argument("--dialogues", type=count, default=32, help="dialogues that are summarized (default: 32)")
+    dtypes = ["float32", "bfloat16"]
+    parser.add_argument("--dtype", choices=dtypes, help="of scoring and writing (default: what scripts here do)")
+    parser.add_argument("--without", action="append", default=[], metavar="WAY", help="leave out ways of this name")
+    tuned = "folder of a trained classification: labels are scored by that model, its adapter merged"
+    parser.add_argument("--experiment_dir", type=Path, metavar="DIR", help=tuned)
+    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go, part by part")
+    args = parser.parse_args(words)
+    if unknown := set(args.parts) - set(PARTS):
+        raise InputError(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    if args.runs > min(args.posts, args.dialogues):
+        raise InputError(f"every one of {args.runs} runs takes its share of the rows: give it one at least")
+    if args.experiment_dir and args.parts != ["labels"]:
+        raise InputError("--experiment_dir is for the part `labels` alone")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    wanted = args.parts or list(PARTS)
+    with contextlib.ExitStack() as stack:
+        bench = Bench(args, stack)
+        for number, name in enumerate(wanted):
+            say(f"{name}:")
+            try:
+                figures = PARTS[name][0](bench)
+            except KeyboardInterrupt:
+                say(f"\nfinished parts are kept. Left, with the same flags: {' '.join(wanted[number:])}")
+                raise
+            for each in figures["lines"]:
+                say(f"  {each['what']}: {each['ratio']:.2f}")
+            kept = files.read_json(args.output) if args.output.is_file() else {}
+            about = bench.circumstances(name)
+            files.write_json(args.output, kept | {about["command"]: figures | about})
+    say(f"figures: {files.display(args.output)}")
+
+
+class Bench:
+    """What the parts share: weights, tokenizer, rows, and processes to run ways in.
+
+    stack: an ExitStack that removes temporary files."""
+
+    def __init__(self, args, stack):
+        import transformers
+
+        self.args = args
+        self.dtype = args.dtype or machine.precision()
+        self.folder, self.trained = str(checkpoints.prepare(checkpoints.find(MODEL))), None
+        if args.experiment_dir:
+            self.trained = records.run_of(args.experiment_dir)
+            self.folder = stack.enter_context(tempfile.TemporaryDirectory())
+            merge(self.trained["identity"], args.experiment_dir, self.folder)
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder)
+        facts, _ = folders.home(MODEL)
+        self.home = Path(facts.__file__).parent
+        self.wording = folders.load_module(self.home / "prompts.py")
+
+    def circumstances(self, name):
+        asked = {flag: getattr(self.args, flag) for flag in (*PARTS[name][1], "runs")}
+        words = [f"--{flag} {value}" for flag, value in asked.items() if value]
+        words += [f'--without "{way}"' for way in self.args.without]
+        words += [f"--experiment_dir {files.display(self.args.experiment_dir)}"] if self.trained else []
+        return {
+            "date": records.now()[:10],
+            "device": machine.device_name(),
+            "cores": os.cpu_count(),
+            "runs": self.args.runs,
+            "dtype": self.dtype,
+            "command": " ".join([name, *words]),
+            "packages": records.environment()["packages"],
+        }
+
+    def rows(self, task, **limits):
+        return data.of_task(task, demo=not os.environ.get("DATA_DIR"), **limits)
+
+    def posts(self):
+        """(20 Newsgroups' rows, prompts, the labels' ids)."""
+        rows = self.rows("classification", max_test_samples=self.args.posts)
+        template, format, longest = self.wording.CLASSIFICATION, "chat", 192
+        if self.trained:
+            made = self.trained["identity"]
+            template, format = encoding.Template(**made["wording"]), made["format"]
+            longest = made["settings"]["max_document_tokens"]
+        encoder = encoding.Encoder(self.tokenizer, template, format, longest, labels=rows.labels)
+        return rows, encoding.prompts(encoder, rows.test), [encoder.answer(label) for label in rows.labels]
+
+    def dialogues(self):
+        """(prompts of SAMSum's dialogues, what ends an answer)."""
+        encoder = encoding.Encoder(self.tokenizer, self.wording.SUMMARIZATION, "chat", 512)
+        rows = self.rows("summarization", max_test_samples=self.args.dialogues)
+        return encoding.prompts(encoder, rows.test), encoder.stop
+
+    def share(self, rows):
+        """In words, how many rows there are."""
+        runs = self.args.runs
+        return f"{len(rows)}" if runs == 1 else f"{len(rows)} (a run: {len(rows) // runs})"
+
+    def ours(self, way, **task):
+        return process(sys.executable, "ours", {"way": way, "folder": self.folder, "batch_size": 16, **task})
+
+    def alternating(self, ways, rows=()):
+        """{name: what each run gave} of functions run in turn. Where there are rows, each run is called with its share
+        of them: the first, the second, …"""
+        others = [name for name in ways if name != "here"]
+        if unknown := set(self.args.without) - set(others):
+            raise InputError(f"--without {', '.join(unknown)}: what can be left out is {', '.join(others)}")
+        ways = {name: way for name, way in ways.items() if name not in self.args.without}
+        results, runs = {name: [] for name in ways}, self.args.runs
+        for run in range(runs):
+            share = rows[run * len(rows) // runs : (run + 1) * len(rows) // runs]
+            for name, way in ways.items():
+                results[name].append(way(share))
+                say(f"  {run + 1} of {runs}, {name}: {results[name][-1]['seconds']:.1f} s")
+        return results
+
+
+def merge(trained, run_folder, target):
+    """Write the checkpoint of a trained run into `target`, unquantised, its adapter merged into the weights. trained:
+    the run's identity."""
+    import peft
+    import torch
+    import transformers
+
+    if trained["task"] != "classification" or not (Path(run_folder) / "adapter").is_dir():
+        raise InputError(f"{run_folder} holds no adapter of a classification")
+    source = checkpoints.prepare(checkpoints.find(trained["checkpoint"]))
+    keywords = {"dtype": torch.float32, "use_safetensors": True}
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, **keywords)
+    merged = peft.PeftModel.from_pretrained(model, Path(run_folder) / "adapter").merge_and_unload()
+    merged.save_pretrained(target)
+    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(target)
+
+
+def training(bench):
+    """Tokens a second, padding not counted, of a stock TRL script and of the summarization script; and the share of the
+    latter's time outside training and testing."""
+    count = SETTINGS["rows"] * SETTINGS["steps"] * 2
+    encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512)
+    rows = bench.rows("summarization", max_train_samples=count)
+    prompts = [bench.tokenizer.decode(prompt) for prompt in encoding.prompts(encoder, rows.train)]
+    task = {
+        "folder": bench.folder,
+        "rows": [
+            {"prompt": prompt, "completion": row["target"]} for prompt, row in zip(prompts, rows.train, strict=True)
+        ],
+        "batch_size": SETTINGS["rows"],
+        "steps": SETTINGS["steps"],
+        "lora_r": SETTINGS["lora_r"],
+        "learning_rate": SETTINGS["learning_rate"],
+        "quantised": True,
+    }
+    ways = {
+        "TRL, defaults": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": True}),
+        "TRL, no recomputation": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": False}),
+        "here": lambda _: script(bench.home, count),
+    }
+    results = bench.alternating(ways)
+    rate = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in results.items()}
+    lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in results if name != "here"]
+    outside = statistics.median(run["outside"] for run in results["here"])
+    return {"lines": lines, "outside": outside, "rows": rows.source}
+
+
+def script(home, count):
+    """What the record of the folder's summarization script says, on `count` training rows."""
+    path = home / f"{home.name}_summarization.py"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(path), "--pretrained_ckpt", MODEL, "--full_tune", "--no_before"]
+        command += ["--lora_r", str(SETTINGS["lora_r"]), "--batch_size", str(SETTINGS["rows"]), "--epochs", "1"]
+        command += ["--learning_rate", str(SETTINGS["learning_rate"])]
+        command += ["--max_train_samples", str(count), "--max_test_samples", "32", "--output_dir", f"{folder}/run"]
+        command += [] if os.environ.get("DATA_DIR") else ["--demo"]
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{path.name} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        wall, record = time.monotonic() - began, records.checked(Path(folder, "run", "record.json"))
+    told = record["training"]
+    outside = 1 - (told["seconds"] + record["inference"]["seconds"]) / wall
+    return {**{name: told[name] for name in ("seconds", "tokens", "trainable_parameters")}, "outside": outside}
+
+
+def labels(bench):
+    """Scoring 20 labels a post, against a whole sequence a label and against lm-evaluation-harness."""
+    posts, prompts, answers = bench.posts()
+    python = competitors_python() if "lm-evaluation-harness" not in bench.args.without else None
+    spelled = [bench.tokenizer.decode(answer) for answer in answers]
+    gold = [posts.labels.index(row["target"]) for row in posts.test]
+    rows = [
+        {"prompt": bench.tokenizer.decode(prompt), "choices": spelled, "gold": right}
+        for prompt, right in zip(prompts, gold, strict=True)
+    ]
+    task = {"answers": answers, "dtype": bench.dtype}
+    theirs = {"folder": bench.folder, "batch_size": 16, "dtype": bench.dtype}
+    # One number a row: what each way makes of it is looked up, so that all take the same shares.
+    results = bench.alternating(
+        {
+            "20 full sequences": lambda at: bench.ours("full_sequences", prompts=[prompts[i] for i in at], **task),
+            "lm-evaluation-harness": lambda at: process(
+                python, "lm_eval_labels", {"rows": [rows[i] for i in at], **theirs}
+            ),
+            "here": lambda at: bench.ours("shared", prompts=[prompts[i] for i in at], **task),
+        },
+        range(len(prompts)),
+    )
+    scores = {name: all_rows(runs) for name, runs in results.items()}
+    picks = {name: evaluation.argmax_label(range(len(answers)), each) for name, each in scores.items()}
+    what, others = (
+        f"{len(answers)} labels of {bench.share(prompts)} posts",
+        [name for name in results if name != "here"],
+    )
+    return {
+        "lines": [line(f"{what}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
+        "largest_difference": {name: largest_difference(scores["here"], scores[name]) for name in others},
+        "same_choice": {name: same(picks["here"], picks[name]) for name in others},
+        "accuracy": {name: same(gold, each) for name, each in picks.items()},
+        "rows": posts.source,
+    }
+
+
+def generation(bench):
+    """Summaries in batches against one at a time with a cache, without, and by llama.cpp."""
+    prompts, stop = bench.dialogues()
+    task = {"stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
+    theirs = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": os.cpu_count()}
+    python = competitors_python() if "llama.cpp, one at a time" not in bench.args.without else None
+    ways = {
+        "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
+        "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
+        "llama.cpp, one at a time": lambda share: process(python, "cpp_answers", {**theirs, "prompts": share}),
+        "here": lambda share: bench.ours("together", prompts=share, **task),
+    }
+    results = bench.alternating(ways, prompts)
+    texts, what = {name: all_rows(runs) for name, runs in results.items()}, f"{bench.share(prompts)} summaries"
+    others = [name for name in results if name != "here"]
+    return {
+        "lines": [line(f"{what}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
+        # llama.cpp computes with weights and inputs of its own rounding
+        "same_text": {name: same(texts["here"], texts[name]) for name in others if "llama.cpp" not in name},
+    }
+
+
+def flops(bench):
+    """The share of the machine's measured matrix-product rate that training and prefill reach."""
+    import torch
+
+    size, products = 2048, []
+    matrix = torch.ones((size, size), dtype=getattr(torch, machine.precision()))
+    for _ in range(3 * bench.args.runs):
+        began = time.monotonic()
+        for _ in range(10):
+            matrix @ matrix
+        products.append((time.monotonic() - began) / 10)
+    rate = 2 * size**3 / min(products)
+    prompts, _ = bench.dialogues()
+    count = SETTINGS["rows"] * SETTINGS["steps"] * 2
+    results = bench.alternating(
+        {
+            "prefill": lambda _: bench.ours("prefill", prompts=prompts, dtype=bench.dtype),
+            "training": lambda _: script(bench.home, count),
+        }
+    )
+    weights = linear_weights(bench.folder)
+    adapter, tokens = (results["training"][0][name] for name in ("trainable_parameters", "tokens"))
+    # Products alone, without attention: two operations a weight forward, two for the gradients of what goes in, and
+    # for an adapter two more for its own.
+    work = {
+        "prefill": 2 * weights * sum(map(len, prompts)),
+        "training": (4 * weights + 6 * adapter) * tokens,
+    }
+    lines = [
+        line(
+            f"{name}, share of the matrix-product rate",
+            [rate] * bench.args.runs,
+            [work[name] / each for each in seconds(results[name])],
+            "FLOP/s",
+        )
+        for name in work
+    ]
+    return {"lines": lines}
+
+
+PARTS = {  # with the flags that each heeds
+    "training": (training, ()),
+    "labels": (labels, ("posts", "dtype")),
+    "generation": (generation, ("dialogues", "dtype")),
+    "flops": (flops, ("dialogues",)),
+}

@@ -1,0 +1,287 @@
+"""A training, as far as its budget goes: architecture, settings, and the shapes of its batches."""
+
+import copy
+import functools
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from common import architecture, checkpoints, encoders, encoding, machine, qlora, training
+from common.settings import Settings
+
+CHARACTERS = 4  # a token, where no tokenizer is at hand
+LENGTH_SAMPLE = 1000  # rows that are tokenised for their lengths; the others are taken to be like them
+
+# Where the data or the tokenizer are not at hand: rows to train on, and tokens of documents (uncut) and answers at
+# 0, 10 … 100 % of the rows, counted with a vocabulary of 49k.
+TYPICAL = {
+    "classification": (
+        10_664,
+        (4, 36, 57, 77, 101, 133, 176, 236, 320, 521, 18527),
+        (3, 3, 4, 4, 4, 5, 7, 7, 8, 9, 10),
+    ),
+    "summarization": (
+        14_732,
+        (18, 42, 60, 75, 92, 118, 146, 180, 225, 289, 728),
+        (5, 11, 15, 18, 21, 23, 27, 31, 38, 45, 76),
+    ),
+    "sentiment": (35_000, (34, 118, 154, 171, 192, 224, 262, 325, 403, 548, 1798), (1,) * 11),
+    "instructions": (
+        46_801,
+        (5, 9, 11, 12, 14, 15, 17, 20, 25, 32, 168),
+        (1, 10, 18, 33, 63, 105, 159, 217, 292, 363, 594),
+    ),
+}
+VALIDATED = {"sentiment": 1 / 7}  # validation rows for each training row, where a task has any: 10 % beside 70 %
+
+
+@dataclass
+class Job:
+    config: object  # transformers' config of the true architecture
+    settings: Settings
+    precision: str  # what is computed in, as settings.Execution has it
+    classes: int | None  # of an encoder's head; None for a model that writes
+    per_token: bool  # whether that head classes every token
+    gpu: bool
+    batches: list  # of one epoch, a forward pass each: (rows, padded tokens a row, columns that logits are needed of)
+    validation_tokens: int = 0  # padded, of the rows that are read after every epoch
+    unpacked: bool | None = None  # whether the frozen weights are kept dequantised; None: as the memory allows
+    counts: dict = field(default_factory=dict)  # batch -> its memory.Count with one layer and with two
+
+    @property
+    def micro_batch(self):
+        """Rows a forward pass."""
+        return training.largest_divisor(self.settings.batch_size, self.settings.micro_batch_size)
+
+    @property
+    def steps(self):
+        passes = self.settings.batch_size // self.micro_batch
+        return round(-(-len(self.batches) // passes) * self.settings.epochs)
+
+    @property
+    def tokens(self):
+        """Padded, of all epochs."""
+        return self.settings.epochs * sum(rows * length for rows, length, _ in self.batches)
+
+    @property
+    def largest(self):
+        return max(self.batches, key=lambda batch: (batch[0] * batch[1], batch))
+
+    @property
+    def dtype(self):
+        """Of the weights that are not in 4 bits."""
+        return "float32" if self.precision == machine.MIXED else self.precision
+
+    @property
+    def layers(self):
+        return self.config.num_hidden_layers
+
+    @functools.cached_property
+    def parameters(self):
+        """Of the whole model, without an adapter."""
+        kind = "AutoModel" if self.classes else "AutoModelForCausalLM"
+        return parameters_of(json.dumps(self.config.to_dict(), default=str, sort_keys=True), kind, self.config)
+
+    def smaller(self, rows, tokens):
+        """This job with at most `rows` rows a step and documents of `tokens` tokens; of its batches the largest."""
+        n, length, columns = self.largest
+        length = max(length - (self.settings.max_document_tokens - tokens), 16)
+        settings = self.settings.replaced({"batch_size": rows, "max_document_tokens": tokens})
+        return replace(self, settings=settings, batches=[(min(n, rows), length, min(columns, length))], counts={})
+
+
+_counted = {}
+
+
+def parameters_of(key, kind, config):
+    """Parameters of an architecture, from one layer and two. key: what tells configs apart."""
+    import torch
+    import transformers
+
+    if key not in _counted:
+        sizes = []
+        for layers in (1, 2):
+            with torch.device("meta"):
+                model = getattr(transformers, kind).from_config(with_layers(config, layers))
+            sizes.append(sum(parameter.numel() for parameter in model.parameters()))
+        _counted[key] = sizes[0] + (config.num_hidden_layers - 1) * (sizes[1] - sizes[0])
+    return _counted[key]
+
+
+def with_layers(config, layers):
+    """A copy of `config` with so many layers, and of an unquantised model."""
+    config = copy.deepcopy(config)
+    for name in ("quantization_config", "layer_types"):  # of a model that is loaded; longer than `layers`
+        vars(config).pop(name, None)
+    config.num_hidden_layers = layers
+    return config
+
+
+def of_model(model, rows, validation, settings, execution):
+    """The Job of a training of a loaded `model`. rows, validation: as the trainer gets them."""
+    import torch
+
+    base = architecture.unwrapped(model)
+    writes = base.can_generate()
+    return Job(
+        config=base.config,
+        settings=settings,
+        precision=execution.precision,
+        classes=None if writes else base.config.num_labels,
+        per_token=not writes and isinstance(rows[0]["labels"], list),
+        gpu=torch.cuda.is_available(),
+        batches=batches_of(rows, settings),
+        validation_tokens=padded_tokens(validation, execution),
+        unpacked=not qlora.linear4bit(base) if settings.quantization else None,
+    )
+
+
+def of_run(run, rows=None, validation=(), gpu=None):
+    """The Job of a training run, or None where its architecture is not known without a download.
+
+    rows, validation: training and validation rows as token ids; without them lengths are looked up where data and
+    tokenizer are at hand, else typical. gpu: whether it is for a GPU (default: what this machine has)."""
+    import torch
+
+    gpu = torch.cuda.is_available() if gpu is None else gpu
+    config = config_of(run.checkpoint, run.variant)
+    if config is None:
+        return None
+    if rows is None:
+        rows, validation = lengths_of(run)
+    labels = run.data.labels if run.data else []
+    classes = len(labels) or {"classification": 20}.get(run.task, 2)
+    return Job(
+        config=config,
+        settings=run.settings,
+        precision=precision_of(run, gpu),
+        classes=classes if run.is_encoder else None,
+        per_token=run.is_encoder and run.task == "summarization",
+        gpu=gpu,
+        batches=batches_of(rows, run.settings),
+        validation_tokens=padded_tokens(validation, run.execution),
+    )
+
+
+def config_of(checkpoint, variant):
+    """transformers' config, without weights; None if it is not at hand."""
+    import transformers
+
+    if checkpoint.name == variant.checkpoint and variant.shape:
+        return transformers.AutoConfig.for_model(**variant.shape)
+    try:
+        if checkpoint.source == "gguf":
+            file = Path(checkpoint.name).expanduser()
+            return transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        return transformers.AutoConfig.from_pretrained(checkpoints.prepare(checkpoint), revision=checkpoint.pin)
+    except (OSError, ValueError):
+        return None
+
+
+def precision_of(run, gpu):
+    asked = run.identity.precision
+    if asked != "auto":
+        return asked
+    return machine.run_precision(run.facts.PRECISION, run.settings.lora_r is None, gpu)
+
+
+def batches_of(rows, settings):
+    """(rows, padded length, columns from the first that is learned to the last) of every batch of an epoch, as the
+    trainer draws them."""
+    size = training.largest_divisor(settings.batch_size, settings.micro_batch_size)
+    lengths = [len(row["input_ids"]) for row in rows]
+    order = list(training.by_length(lengths, settings.batch_size, settings.seed))
+    shapes = []
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        longest = max(lengths[i] for i in chosen)
+        shapes.append((len(chosen), longest, longest - min(prompt_tokens(rows[i]) for i in chosen) + 1))
+    return shapes
+
+
+def prompt_tokens(row):
+    """Tokens before the answer."""
+    labels = row["labels"]
+    return next((i for i, label in enumerate(labels) if label != -100), 0) if isinstance(labels, list) else 0
+
+
+def padded_tokens(rows, execution):
+    """Of all rows, read in batches of like length."""
+    size = execution.inference_batch_size
+    lengths = sorted(len(row["input_ids"]) for row in rows or ())
+    batches = [lengths[start : start + size] for start in range(0, len(lengths), size)]
+    return sum(len(batch) * batch[-1] for batch in batches)
+
+
+# The lengths of rows, before anything is loaded
+
+
+def lengths_source(run):
+    """Where the lengths of a run's rows are taken from, in words."""
+    if run.data is None:
+        return "typical of the data set"
+    return "by characters" if run.checkpoint.source == "hub" else "as tokenised"
+
+
+def lengths_of(run):
+    """(training rows, validation rows) as the trainer gets them, as far as they are at hand: where the tokenizer would
+    have to be downloaded, by their characters; where the data would, as the data set of the task usually has them."""
+    rows = run.data
+    if rows is None:
+        return typical(run)
+    if run.checkpoint.source == "hub":
+        encode = functools.partial(by_characters, run)
+    elif run.is_encoder:
+        reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+        encode = functools.partial(as_read, reader, rows.labels)
+    else:
+        tokenizer = qlora.tokenizer(run.checkpoint)
+        prompter = encoding.prompter(tokenizer, run.template, run.format, run.settings, rows.labels)
+        encode = functools.partial(encoding.training_rows, prompter, split="train")
+    return tuple(
+        repeated(encode(split[:LENGTH_SAMPLE]), len(split)) if split else [] for split in (rows.train, rows.validation)
+    )
+
+
+def as_read(reader, labels, rows):
+    """An encoder's rows; the labels do not matter here."""
+    return [{"input_ids": ids, "labels": 0} for ids in reader.inputs(rows, labels, "train")[0]]
+
+
+def by_characters(run, rows):
+    tokens = lambda text: round(len(text) / CHARACTERS)  # noqa: E731
+    return [made_row(run, tokens(row["text"]), tokens(row["target"])) for row in rows]
+
+
+def repeated(rows, count):
+    return (rows * -(-count // len(rows)))[:count]
+
+
+def typical(run):
+    """(training rows, validation rows) of the task's data set, evenly over the quantiles of TYPICAL."""
+    count, documents, answers = TYPICAL[run.task]
+    settings = run.settings
+    trained = max(1, min(settings.max_train_samples or count, int(settings.train_sample_fraction * count)))
+    validated = settings.max_validation_samples or -(-trained * VALIDATED.get(run.task, 0) // 1)
+
+    def rows(n):
+        # The golden ratio pairs long documents with short answers as well as with long ones, as drawn rows do.
+        places = [(10 * (i + 0.5) / n, 10 * (i * 0.618 % 1)) for i in range(n)]
+        return [made_row(run, quantile(documents, one), quantile(answers, other)) for one, other in places]
+
+    return rows(trained), rows(int(validated) if run.task in VALIDATED else 0)
+
+
+def made_row(run, document, answer):
+    """A row of so many tokens, the document cut as the run cuts it."""
+    longest = run.settings.max_document_tokens
+    if run.is_encoder:
+        return {"input_ids": range(min(document + 2, longest)), "labels": 0}
+    prompt = round(len(run.template.text + run.template.cue) / CHARACTERS) + min(document, longest)
+    return {"input_ids": range(prompt + answer + 1), "labels": [-100] * prompt + [1]}
+
+
+def quantile(points, place):
+    """Linear between the points; place in 0 … len(points) - 1."""
+    below = min(int(place), len(points) - 2)
+    return round(points[below] + (place - below) * (points[below + 1] - points[below]))

@@ -1,0 +1,13 @@
+"""Encoders: models that read and cannot write. A new head on top classes a text, or picks the utterances of a dialogue
+that stand for its summary (extractive summarization). README.md says how scripts use this package.
+"""
+
+from common.encoders.heads import guarded, network, new_modules, save, saved, trained_labels, tune, with_new_adapter
+from common.encoders.loops import Progress, autocast, batches, is_best, report
+from common.encoders.reader import Reader as reader
+from common.encoders.testing import answer, baseline, labels, summaries
+
+__all__ = [
+    "Progress", "answer", "autocast", "baseline", "batches", "guarded", "is_best", "labels", "network", "new_modules",
+    "reader", "report", "save", "saved", "summaries", "trained_labels", "tune", "with_new_adapter",
+]  # fmt: skip

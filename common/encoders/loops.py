@@ -1,0 +1,114 @@
+"""What a training loop of one's own needs where no trainer does it: batches of tensors, the precision to compute in,
+and progress that survives a kill."""
+
+import contextlib
+import shutil
+
+from common import bookkeeping, console, files, machine
+from common.console import InputError
+
+STATE, TOLD = "state.safetensors", "progress.json"  # the files of a checkpoint, beside the one that seals it
+
+
+def batches(reader, rows, size):
+    """The rows of Reader.training_rows with a class each, `size` at a time, as padded tensors on the device."""
+    import torch
+
+    device = machine.device()[""]
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        padded = reader.tokenizer.pad({"input_ids": [row["input_ids"] for row in part]}, return_tensors="pt")
+        yield {**padded.to(device), "labels": torch.tensor([row["labels"] for row in part], device=device)}
+
+
+def autocast(execution):
+    """Context in which the forward pass computes as execution.precision says; weights stay float32, as in the Trainer.
+    Raises InputError for float16: small gradients would need scaling, which only the Trainer does."""
+    import torch
+
+    if execution.precision == "float32":
+        return contextlib.nullcontext()
+    if execution.precision == "float16":
+        raise InputError("the plain loop has no gradient scaling for float16: take --precision bfloat16 or float32")
+    return torch.autocast(torch.device(machine.device()[""]).type, torch.bfloat16)
+
+
+def is_best(epochs):
+    """Whether the last of `epochs` ([{"accuracy", "loss"}] on the validation rows) is better than all before it: by
+    accuracy, of equal ones by loss, as the Trainer chooses. Without validation the last one always is."""
+    scores = [(epoch["accuracy"], -epoch["loss"]) for epoch in epochs]
+    return all(scores[-1] > earlier for earlier in scores[:-1])
+
+
+def report(model, history, epochs, tokens, seconds, per_epoch, micro_batch, expected=None):
+    """What training.fit returns, of a loop: history, epochs and tokens as Progress keeps them; seconds: of the whole
+    training, validation included; per_epoch: steps; micro_batch: rows of a forward pass; expected: budget.before's or
+    None."""
+    losses = [step["loss"] for step in history]
+    block = {
+        "seconds": seconds,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "steps": len(history),
+        "loss": sum(losses[-per_epoch:]) / len(losses[-per_epoch:]),
+        "losses": [round(loss, 4) for loss in losses],
+        "peak_memory_bytes": machine.peak(),
+        "trainable_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "micro_batch_size": micro_batch,
+        "validation": epochs,
+        "curves": bookkeeping.curves(history),
+    }
+    estimate = expected and {"peak_memory_bytes": expected.peak_memory_bytes, "seconds": expected.seconds}
+    return {"training": block, "estimate": estimate}
+
+
+class Progress:
+    """What a loop needs to go on after a kill: weights, optimizer, schedule and history as of the end of an epoch.
+
+    A checkpoint is a folder checkpoint-<step>, sealed as the Trainer's are (bookkeeping.seal): one that is not as it
+    was written is passed over for the one before. Tensors are safetensors, so that nothing in it is ever run.
+    """
+
+    def __init__(self, model, optimizer, schedule, execution):
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.folder = bookkeeping.checkpoint_folder(execution)  # empty unless the run is resumed
+
+    def keep(self, history, epochs, tokens, seconds):
+        """history: [{"step", …}] of every step so far; epochs: of every epoch's validation."""
+        import safetensors.torch
+
+        moments = self.optimizer.state_dict()["state"]
+        tensors = {f"model.{name}": tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"{number}.{name}": value for number, state in moments.items() for name, value in state.items()}
+        checkpoint = self.folder / f"checkpoint-{len(history)}"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(tensors, checkpoint / STATE)
+        told = {"history": history, "epochs": epochs, "tokens": tokens, "schedule": self.schedule.state_dict()}
+        files.write_json(checkpoint / TOLD, told)
+        bookkeeping.seal(checkpoint, len(history), seconds)
+        for old in bookkeeping.written(self.folder)[:-2]:
+            shutil.rmtree(old)
+
+    def restore_or_reset(self):
+        """(history, epochs, tokens, seconds) of the last whole checkpoint, after putting its weights and moments back;
+        those of a new training where there is none. What was written after it is removed: it is written again."""
+        import safetensors.torch
+
+        checkpoint = bookkeeping.last_whole(self.folder, (STATE, TOLD))
+        bookkeeping.remove_checkpoints(self.folder, after=bookkeeping.step_of(checkpoint) if checkpoint else -1)
+        if checkpoint is None:
+            return [], [], 0, 0.0
+        told = files.read_json(checkpoint / TOLD)
+        tensors = safetensors.torch.load_file(checkpoint / STATE)
+        self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+        state = {}
+        for name, tensor in tensors.items():
+            number, _, moment = name.partition(".")
+            if number.isdigit():
+                state.setdefault(int(number), {})[moment] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.schedule.load_state_dict(told["schedule"])
+        for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+        console.say(f"resuming after step {len(told['history'])}")
+        return told["history"], told["epochs"], told["tokens"], bookkeeping.seconds_of(checkpoint)

@@ -1,0 +1,153 @@
+"""How each picture is drawn from its content; what the content is, and that its texts are escaped, plots.py says."""
+
+COLOURS = ("#0b6e99", "#c2571a", "#5b5ea6", "#4d7c3a")
+# The settings of the decoding study; one beam is the greedy answer.
+AXES = {"temperature": "temperature", "num_beams": "beams", "top_k": "top-k"}
+LINES = {"bertscore_f1": "BERTScore F1", "rouge1": "ROUGE-1", "bleu": "BLEU"}
+MANY = 4  # classes whose names are written upright
+
+
+def panels(number, width=3.2, height=2.7):
+    """(figure, its axes side by side); sizes in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * number, height), layout="constrained")
+    return figure, figure.subplots(1, number, squeeze=False)[0]
+
+
+def curves(content):
+    """Loss, gradient norm and learning rate over the steps, a colour a method; the validation rows' loss and accuracy
+    after each epoch."""
+    titles = {"loss": "loss", "grad_norm": "gradient norm", "learning_rate": "learning rate"}
+    figure, axes = panels(len(titles), height=2.9)
+    for colour, (label, history) in zip(COLOURS, content.items(), strict=False):
+        for axis, name in zip(axes, titles, strict=True):
+            faint = 0.35 if name == "loss" else 1  # its running mean is drawn over it
+            axis.plot(history["step"], numbers(history[name]), color=colour, linewidth=0.8, alpha=faint)
+        axes[0].plot(history["step"], running_mean(history["loss"]), color=colour, label=f"{label}: running mean")
+        validation, last = history["validation"], history["step"][-1]
+        ends = [last * (i + 1) / len(validation) for i in range(len(validation))]
+        losses = numbers([each["loss"] for each in validation])
+        axes[0].plot(ends, losses, "o--", color=colour, markersize=4, label=f"{label}: validation")
+        for end, each in zip(ends, validation, strict=True):
+            if None not in (each["accuracy"], each["loss"]):
+                where = {"textcoords": "offset points", "xytext": (-2, 8), "ha": "right", "color": colour}
+                axes[0].annotate(f"{each['accuracy']:.1%}", (end, each["loss"]), fontsize=8, **where)
+    for axis, title in zip(axes, titles.values(), strict=True):
+        axis.set(xlabel="optimizer step", ylabel=title)
+        axis.set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def numbers(values):
+    """None as a gap."""
+    return [float("nan") if value is None else value for value in values]
+
+
+def running_mean(values):
+    reach = max(1, len(values) // 20)
+    means = []
+    for i in range(len(values)):
+        near = [value for value in values[max(0, i - reach) : i + reach + 1] if value is not None]
+        means.append(sum(near) / len(near) if near else float("nan"))
+    return means
+
+
+def confusion(content):
+    """Rows of each class by the class they were taken for, a panel a stage; shaded by share of the class."""
+    size = max(2.7, 0.32 * max(len(each["labels"]) for each in content.values()))
+    figure, axes = panels(len(content), size + 0.6, size)
+    for axis, (stage, matrix) in zip(axes, content.items(), strict=True):
+        counts, labels = matrix["counts"], matrix["labels"]
+        shares = [[n / max(1, sum(row)) for n in row] for row in counts]
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for i, row in enumerate(counts):
+            for j, count in enumerate(row):
+                axis.text(j, i, count, ha="center", va="center", color="white" if shares[i][j] > 0.6 else "black")
+        axis.set(title=stage, xlabel="taken for", ylabel="is")
+        axis.set_xticks(range(len(labels)), labels, rotation=90 if len(labels) > MANY else 0)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.grid(visible=False)
+    return figure
+
+
+def decoding(content):
+    """A panel a setting; a line a metric, the echo's score dashed in its colour."""
+    figure, axes = panels(len(content))
+    for axis, (name, points) in zip(axes, content.items(), strict=True):
+        places = range(len(points))
+        for colour, (metric, title) in zip(COLOURS, LINES.items(), strict=False):
+            scores = [each[metric] for _, each in points]
+            axis.errorbar(places, values(scores), yerr=around(scores), color=colour, marker="o", capsize=3, label=title)
+            echo = [each[f"echo_{metric}"]["value"] for _, each in points]
+            axis.plot(places, echo, "--", color=colour, linewidth=1, label=f"{title} of an echo")
+        axis.set(xlabel=AXES[name], ylabel="score, %", ylim=(0, 100))
+        axis.set_xticks(places, [f"{value:g}" for value, _ in points])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    return figure
+
+
+def values(scores):
+    return [score["value"] for score in scores]
+
+
+def around(scores):
+    """Distances to both ends of the intervals, as errorbar wants them."""
+    return [
+        [score["value"] - score["ci95"][0] for score in scores],
+        [score["ci95"][1] - score["value"] for score in scores],
+    ]
+
+
+def sample_efficiency(content):
+    """Accuracy over the number of training rows: published curves, grey and dashed where they are not to be relied on;
+    measured points with their intervals in black."""
+    figure, (axis,) = panels(1, 8.4, 4.2)
+    marks = iter("os^Dv<>phX*" * 9)
+    colours = iter(COLOURS * 9)
+    for curve in content:
+        rows, scores, lows, highs = zip(*curve["points"], strict=True)
+        mark = next(marks)
+        if curve["measured"]:
+            spread = [[s - low for s, low in zip(scores, lows, strict=True)]]
+            spread.append([high - s for s, high in zip(scores, highs, strict=True)])
+            axis.errorbar(rows, scores, yerr=spread, color="black", marker=mark, capsize=3, label=curve["label"])
+        elif curve["suspect"]:
+            axis.plot(rows, scores, "--", color="#999999", marker=mark, markersize=4, label=f"{curve['label']} †")
+        else:
+            axis.plot(rows, scores, "-", color=next(colours), marker=mark, markersize=5, label=curve["label"])
+    axis.set(xscale="log", xlabel="training rows", ylabel="accuracy on the test rows, %", ylim=(0, 100))
+    figure.legend(loc="outside right upper", frameon=False, fontsize=7)
+    return figure
+
+
+def base_to_tuned(content):
+    """A line a run: the untrained model's score and the tuned one's, with intervals."""
+    figure, (axis,) = panels(1, 8.4, 0.9 + 0.45 * len(content))
+    for place, (_, base, tuned) in enumerate(content):
+        axis.annotate(
+            "", (tuned["value"], place), (base["value"], place), arrowprops={"arrowstyle": "->", "alpha": 0.4}
+        )
+        for score, colour, name in ((base, "#999999", "untrained"), (tuned, COLOURS[0], "tuned")):
+            title = name if place == 0 else None
+            spread = [[each[0]] for each in around([score])]
+            axis.errorbar([score["value"]], [place], xerr=spread, color=colour, marker="o", capsize=3, label=title)
+    axis.set(xlabel="score, %", ylabel="run", xlim=(0, 100), ylim=(len(content) - 0.5, -0.5))
+    axis.set_yticks(range(len(content)), [label for label, _, _ in content])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def cost_quality(content):
+    """A panel a task: the score over the time that the training took."""
+    figure, axes = panels(len(content), 3.4, 3.2)
+    for axis, (title, points) in zip(axes, content.items(), strict=True):
+        for colour, (label, minutes, score) in zip(COLOURS * len(points), points, strict=False):
+            spread = around([score])
+            axis.errorbar([minutes], [score["value"]], yerr=spread, color=colour, marker="o", capsize=3, label=label)
+        axis.set(title=title, xlabel="training, minutes", ylabel="score, %", ylim=(0, 100))
+        axis.set_xlim(left=0)
+        axis.margins(x=0.3)
+        axis.legend(frameon=False, fontsize=7, loc="lower right")
+    return figure

@@ -1,0 +1,240 @@
+"""`python -m common plots [FOLDER…] [--check]`: draws into assets/ what the READMEs show.
+
+Of a folder: curves of its trainings, confusion matrices, scores over the settings of decoding. Of the front page: how
+much data, before and after, cost against quality. Only what is recorded or published is drawn; a picture whose records
+are gone goes too.
+"""
+
+import hashlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import files, metrics
+from common.console import say
+from common.reports import cells, drawings, join, published, runs
+from common.runs import flags, folders
+
+ASSETS = files.ROOT / "assets"
+OTHERS = ("loadtest.svg",)  # made by the load test
+ROWS = 10_664  # training rows of the study's 20 Newsgroups
+CURVES = ("step", "loss", "grad_norm", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One file of assets/. content: all that it shows, as JSON has it, texts escaped; draw: content -> figure."""
+
+    kind: str
+    file: str
+    title: str
+    content: object
+    draw: object
+
+    @property
+    def stamp(self):
+        """Changes with the content and with the file that draws it."""
+        text = json.dumps([self.title, self.content], sort_keys=True)
+        return hashlib.sha256(text.encode() + Path(drawings.__file__).read_bytes()).hexdigest()
+
+    def stands(self):
+        path = ASSETS / self.file
+        return path.is_file() and self.stamp in path.read_text(encoding="utf-8")
+
+    def write(self):
+        import matplotlib
+
+        style = {"svg.hashsalt": self.file, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+        with matplotlib.rc_context(style | {"axes.grid": True, "grid.alpha": 0.25}):
+            figure, drawn = self.draw(self.content), io.StringIO()
+            figure.suptitle(cells.plain(self.title), fontsize=10)
+            figure.savefig(drawn, format="svg", metadata={"Date": None, "Description": self.stamp})
+        lines = [line.rstrip() for line in drawn.getvalue().splitlines()]
+        files.write_text(ASSETS / self.file, "\n".join(lines) + "\n")
+
+
+def of_folder(folder):
+    """The pictures that the folder's records make: for each task the declared run of each method."""
+    made = []
+    for task in runs.SHOWN:
+        found = declared(folder, task)
+        name = f"{folder.name}_{task}"
+        curves = {
+            cells.plain(label): {**record["training"]["curves"], "validation": record["training"]["validation"]}
+            for label, record in found
+            if drawable(record)
+        }
+        if curves:
+            made.append(Picture("curves", f"{name}_curves.svg", f"{folder.name}, {task}", curves, drawings.curves))
+        matrices = {
+            f"{cells.plain(label)}: {stage}": {**each, "labels": list(map(cells.plain, each["labels"]))}
+            for label, record in found[:1]
+            for stage, each in (record["confusion"] or {}).items()
+            if runs.is_square(each)
+        }
+        if matrices:
+            title = f"{folder.name}, {task}: classes of the test rows"
+            made.append(Picture("confusion", f"{name}_confusion.svg", title, matrices, drawings.confusion))
+    points = decoded(folder)
+    if points:
+        title = f"{folder.name}, held-out instructions: scores with 95 % intervals"
+        made.append(Picture("decoding", f"{folder.name}_decoding.svg", title, points, drawings.decoding))
+    return made
+
+
+def declared(folder, task):
+    """[(method, record)]: the declared run of each method, the script's own first, four at most."""
+    methods = cells.unique(join.method(record) for record in runs.of_task(folder, task) if join.trains(record))
+    usual = join.usual_method(folder, task)
+    found = [(method, join.declared(folder, task, method)) for method in sorted(methods, key=lambda m: (m != usual, m))]
+    return [(method, record) for method, record in found if record][:4]
+
+
+def drawable(record):
+    """Whether a training kept whole curves."""
+    training = record["training"] or {}
+    curves = training.get("curves") or {}
+    lengths = {len(curves.get(name, [])) for name in CURVES}
+    return len(lengths) == 1 and lengths != {0} and bool(training.get("steps")) and "validation" in training
+
+
+def decoded(folder):
+    """{axis: [[value, scores]]} of one adapter's answers over the settings of decoding; empty where there are none.
+    Of the adapters that were tried the one that was decoded in most ways."""
+    by_adapter = {}
+    for record in runs.of_task(folder, "instructions"):
+        scores = record["metrics"] or {}
+        kept = {n: scores.get(n, metrics.UNKNOWN) for line in drawings.LINES for n in (line, f"echo_{line}")}
+        whole = all(score["value"] is not None and (score["ci95"] or "echo" in n) for n, score in kept.items())
+        if record["identity"]["kind"] == "inference" and record["status"] == "done" and whole:
+            axis, value = axis_of(record["identity"]["settings"])
+            points = by_adapter.setdefault(record["identity"]["trained"]["id"], {name: {} for name in drawings.AXES})
+            points[axis][value] = kept
+    best = max(by_adapter.values(), key=lambda points: sum(map(len, points.values())), default={})
+    return {axis: sorted(values.items()) for axis, values in best.items() if values}
+
+
+def axis_of(asked):
+    """(axis, value) of what was decoded: the sampling setting that was asked for, else the number of beams."""
+    asked_for = [(axis, asked[axis]) for axis in ("temperature", "top_k") if asked[axis]]
+    return asked_for[0] if asked_for else ("num_beams", asked["num_beams"])
+
+
+def of_front(everyone):
+    """The pictures of the front page, as far as there is anything to draw."""
+    made = [
+        ("data", "How much data: 20 Newsgroups", sample_efficiency(everyone), drawings.sample_efficiency),
+        ("tuned", "Before and after fine-tuning, with 95 % intervals", base_to_tuned(everyone), drawings.base_to_tuned),
+        ("cost", "Time of training against score, with 95 % intervals", cost_quality(everyone), drawings.cost_quality),
+    ]
+    names = {"data": "sample_efficiency.svg", "tuned": "base_to_tuned.svg", "cost": "cost_quality.svg"}
+    return [Picture(kind, names[kind], title, content, draw) for kind, title, content, draw in made if content]
+
+
+def sample_efficiency(everyone):
+    """[{label, suspect, measured, points: [[rows, accuracy, low, high]]}]: published curves, one of each set of
+    figures, and measured ones."""
+    curves = {}
+    for line in published.lines_of(everyone, task="classification", metric="accuracy"):
+        if line["train_sample_fraction"] and line["value"]:
+            rows = float(line["train_sample_fraction"]) * ROWS
+            curve = curves.setdefault((line["table"], line["column"]), {"suspect": bool(line["suspect"]), "points": []})
+            curve["points"].append([rows, float(line["value"]), None, None])
+    made, seen = [], set()
+    for (table, column), curve in sorted(curves.items(), key=lambda each: each[1]["suspect"]):
+        figures = tuple(point[1] for point in curve["points"])
+        if figures not in seen and len(figures) > 1:
+            seen.add(figures)
+            label = f"{table.partition('-')[0]}: {column}"
+            made.append({"label": cells.plain(label), "measured": False, **curve})
+    return made + measured_curves(everyone)
+
+
+def measured_curves(everyone):
+    made = {}
+    for folder in everyone:
+        for record in runs.of_task(folder, "classification"):
+            score = (record["metrics"] or {}).get("accuracy")
+            usual = set(join.deviations(record)) <= join.THINNED
+            if usual and runs.fits(record) and record["status"] == "done" and score and score["ci95"]:
+                label = cells.plain(f"{folder.name}, {join.method(record)}: measured")
+                curve = made.setdefault(label, {"label": label, "measured": True, "suspect": False, "points": []})
+                curve["points"].append([record["data"]["n"]["train"], score["value"], *score["ci95"]])
+    return [{**curve, "points": sorted(curve["points"])} for curve in made.values()]
+
+
+def base_to_tuned(everyone):
+    """[[label, base metric, tuned metric]] of the declared runs that have both."""
+    made = []
+    for folder in everyone:
+        for task, (metric, *_) in runs.SHOWN.items():
+            for method, record in declared(folder, task):
+                both = [(stage or {}).get(metric) or metrics.UNKNOWN for stage in runs.stages(record)]
+                if all(each["value"] is not None and each["ci95"] for each in both):
+                    rows = f"{record['data']['n']['train']:,} rows"
+                    label = f"{folder.name}, {task} ({metrics.TITLES[metric]}), {method}, {rows}"
+                    made.append([cells.plain(label), *both])
+    return made
+
+
+def cost_quality(everyone):
+    """{task and metric: [[label, minutes of training, metric]]} of the declared runs."""
+    made = {}
+    for folder in everyone:
+        for task, (metric, *_) in runs.SHOWN.items():
+            for method, record in declared(folder, task):
+                took, score = (record["training"] or {}).get("seconds"), record["metrics"].get(metric)
+                if took and score and score["value"] is not None and score["ci95"]:
+                    points = made.setdefault(f"{task}: {metrics.TITLES[metric]}", [])
+                    points.append([cells.plain(f"{folder.name}, {method}"), took / 60, score])
+    return made
+
+
+def shown(folder, kind, task=""):
+    """The folder's pictures of one kind, of all tasks or of one, as its README has them."""
+    wanted = [p for p in of_folder(folder) if p.kind == kind and f"_{task}" in p.file]
+    return "\n\n".join(f"![{cells.markdown(p.title)}](../assets/{p.file})" for p in wanted)
+
+
+def of_front_page(everyone):
+    """The one picture of the front page."""
+    return (
+        "\n".join(f"![{p.title}](assets/{p.file})" for p in of_front(everyone) if p.kind == "data") or "No picture yet."
+    )
+
+
+def drawn(path):
+    """Whether a picture was drawn here: it bears a stamp. Others are left alone."""
+    return re.search(r"<dc:description>[0-9a-f]{64}<", path.read_text(encoding="utf-8", errors="replace")) is not None
+
+
+def of_all_folders(everyone):
+    """The pictures that are of several folders and stand beside the front page's, in the README of this package."""
+    wanted = [picture for picture in of_front(everyone) if picture.kind != "data"]
+    return "\n\n".join(f"![{p.title}](../../assets/{p.file})" for p in wanted) or "No picture yet."
+
+
+def main(words):
+    parser = flags.Parser(prog="python -m common plots", description=__doc__)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a picture is missing or stale")
+    args = parser.parse_args(words)
+    everyone = folders.everyone()
+    chosen = folders.named(args.folders, everyone)
+    pictures = {picture.file: picture for folder in chosen for picture in of_folder(folder)}
+    if not args.folders:
+        pictures |= {picture.file: picture for picture in of_front(everyone)}
+    stale = [file for file, picture in pictures.items() if not picture.stands()]
+    mine = [f"{folder.name}_*.svg" for folder in chosen] if args.folders else ["*.svg"]
+    known = {*pictures, *OTHERS}
+    gone = [path for pattern in mine for path in sorted(ASSETS.glob(pattern)) if path.name not in known and drawn(path)]
+    if args.check and (stale or gone):
+        say(f"stale: {', '.join([*stale, *(path.name for path in gone)])}; run python -m common plots")
+        return 1
+    for file in stale:
+        pictures[file].write()
+    for path in gone:
+        path.unlink()
+    return say(f"{len(pictures)} pictures, {len(stale)} drawn" + (f", {len(gone)} removed" if gone else ""))

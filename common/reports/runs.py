@@ -1,0 +1,293 @@
+"""Tables of a folder's own runs: scores, sample efficiency, the grid of adapters, what was written, what it cost."""
+
+from common import budget, metrics
+from common.console import InputError, duration
+from common.reports import cells, join
+from common.reports.cells import NOTHING
+from common.runs import identity
+
+SHOWN = {  # of a task, most important first
+    "classification": ("accuracy", "macro_f1"),
+    "summarization": ("rouge1", "rouge2", "rougeL"),
+    "sentiment": ("accuracy", "accuracy_negative", "accuracy_positive"),
+    "instructions": ("rouge1", "bleu", "bertscore_f1", "length"),
+}
+NONE_YET = "No runs are recorded here yet."
+SHARES = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)  # of sample_ablate.sh
+GRID = {"lora_r": (2, 4, 8, 16), "dropout": (0.1, 0.2, 0.5), "epochs": (2, 5, 10, 20, 30, 50)}  # of run_lora.sh
+
+
+def of_task(folder, task):
+    return [record for record in join.own(folder) if record["identity"]["task"] == task]
+
+
+def stages(record):
+    """(metrics of the untrained model, metrics of the tuned one); None where the record has none."""
+    if record["identity"]["kind"] == "baseline":
+        return record["metrics"], None
+    return record["metrics_before"], record["metrics"]
+
+
+def named(found, without=()):
+    """[(label, record)] in the order of the labels."""
+    return sorted(zip(join.labels(found, without), found, strict=True), key=lambda pair: pair[0])
+
+
+def scores(folder, task):
+    """A row a record: the score before and after, with n; what did not end well, with its reason. Answers that were
+    decoded in other ways stand in `decoding`."""
+    found = [record for record in of_task(folder, task) if task != "instructions" or not inference(record)]
+    if not found:
+        return lacking(folder, task)
+    first, *others = SHOWN[task]
+    title = metrics.TITLES[first]
+    body, more, reasons = [], [], []
+    for label, record in named(found, join.THINNED):
+        both = [[cells.figure((stage or {}).get(name)) for stage in stages(record)] for name in SHOWN[task]]
+        if record["status"] != "done":
+            reasons.append(f"{label}: {record['status']}, {cells.markdown(record['reason'])}  ")
+            both[0] = [NOTHING, record["status"]]
+        body.append([label, rows(record), *both[0], seconds(record)])
+        more.append([label, *map(arrow, both[1:])])
+    tables = cells.table(["run", ROWS, f"{title}, base", "tuned", "training"], body)
+    tables += "\n" + cells.table(["run", *(metrics.TITLES[name] for name in others)], told_apart(more, body))
+    return "\n".join([tables, *reasons])
+
+
+def told_apart(rows, others):
+    """`rows` with the second cell of `others` behind names that are not unique."""
+    names = [row[0] for row in rows]
+    return [
+        [f"{name} ({other[1]})" if names.count(name) > 1 else name, *row]
+        for (name, *row), other in zip(rows, others, strict=True)
+    ]
+
+
+ROWS = "rows: train / test"
+
+
+def rows(record):
+    n = record["data"]["n"]
+    return f"{n['train']:,} / {n['test']:,}" if fits(record) or inference(record) else f"- / {n['test']:,}"
+
+
+def arrow(both):
+    """base → tuned, of which either may be missing."""
+    base, tuned = both
+    if tuned == NOTHING:
+        return base
+    return f"→ {tuned}" if base == NOTHING else f"{base} → {tuned}"
+
+
+def inference(record):
+    return record["identity"]["kind"] == "inference"
+
+
+def lacking(folder, task):
+    takes = budget.measure_it(folder.name, task)
+    return f"{NONE_YET} To measure: {takes}.\n" if takes else f"{NONE_YET}\n"
+
+
+def seconds(record):
+    took = (record["training"] or {}).get("seconds")
+    return NOTHING if took is None else duration(took)
+
+
+def sample_efficiency(folder):
+    """Accuracy by the share of the training rows: a row a share, a column for runs that are otherwise the same."""
+    columns, counts, shown = {}, {}, {"train_sample_fraction"}
+    found = [record for record in of_task(folder, "classification") if not inference(record)]
+    found = [record for record in found if by_share(record)]
+    for record, label in zip(found, names_without(found, shown), strict=True):
+        share = record["identity"]["settings"]["train_sample_fraction"]
+        columns.setdefault(label, {}).setdefault(share, []).append(record)
+        counts[share] = record["data"]["n"]["train"]
+    if not columns:
+        trains = f"`bash {folder.name}/sample_ablate.sh`, six trainings"
+        takes = costs(folder, "classification", sum(SHARES))
+        return f"Not measured here yet. To measure: {trains}{takes}.\n"
+    head = ["share of the rows", "trained on", *columns]
+    body = []
+    for share in sorted(counts):
+        row = [f"{share:.1%}", f"{counts[share]:,} rows"]
+        for column in columns.values():
+            record = join.fullest(column.get(share, []))
+            row.append(outcome(record, "accuracy") if record else NOTHING)
+        body.append(row)
+    return cells.table(head, body)
+
+
+def fits(record):
+    """Whether a run learns from the training rows: a training, or a baseline that fits something."""
+    fields = record["identity"]
+    return fields["kind"] == "training" or fields["settings"]["baseline"] == "frozen-features"
+
+
+def by_share(record):
+    return fits(record) and record["identity"]["settings"]["max_train_samples"] is None
+
+
+def names_without(found, hidden):
+    """Labels of records that say nothing of the fields `hidden`: runs that differ in these alone are named alike."""
+    return [join.labels([record], hidden)[0] for record in found]
+
+
+def outcome(record, metric):
+    """A finished record's score with n, else its status."""
+    scored = stages(record)[1] or stages(record)[0]
+    return cells.figure(scored.get(metric), n=True) if record["status"] == "done" else record["status"]
+
+
+def costs(folder, task, trainings):
+    """ ", 3.2 hours, 4.10 USD" of as many trainings at the folder's defaults; nothing where these are not known."""
+    checkpoint = folder.facts.VARIANTS[0].checkpoint
+    try:
+        figures = budget.of_defaults(checkpoint, task)
+    except InputError:
+        return ""
+    seconds, usd = (figures[name] * trainings for name in ("seconds", "usd"))
+    return f" ({duration(seconds)} of training, {usd:.2f} USD on {budget.REFERENCE}; estimated)"
+
+
+def adapters(folder):
+    """Rank, dropout and epochs: the results of run_lora.sh, a row a rank and dropout, a column a number of epochs."""
+    found = {}
+    for record in of_task(folder, "summarization"):
+        settings, differ = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
+        if record["identity"]["kind"] == "training" and settings["lora_r"] and differ and differ <= set(GRID):
+            found.setdefault(tuple(settings[name] for name in GRID), []).append(record)
+    if not found:
+        usual = join.training_settings(folder.path, "summarization").epochs
+        trainings = len(GRID["lora_r"]) * len(GRID["dropout"]) * sum(GRID["epochs"]) / usual
+        takes = costs(folder, "summarization", trainings)
+        return f"Not measured here yet. To measure: `bash {folder.name}/run_lora.sh`, 72 trainings{takes}.\n"
+    epochs = sorted({key[2] for key in found})
+    head = ["rank, dropout", *(f"{each:g} epochs" for each in epochs)]
+    body = []
+    for rank, dropout in sorted({key[:2] for key in found}):
+        records = [join.fullest(found.get((rank, dropout, each), [])) for each in epochs]
+        row = [outcome(record, "rouge1") if record else NOTHING for record in records]
+        body.append([f"{rank}, {dropout:g}", *row])
+    return "ROUGE-1 of the tuned model:\n\n" + cells.table(head, body)
+
+
+def generated(folder):
+    """What free generation wrote where a class name was wanted, in rows."""
+    body = []
+    for label, record in named(of_task(folder, "classification"), join.THINNED):
+        for stage, scored in zip(("base", "tuned"), stages(record), strict=True):
+            kinds = [(scored or {}).get(f"generated_{name}") for name in metrics.OUTCOMES]
+            if any(kinds) and record["status"] == "done":
+                n = next(filter(None, kinds))["n"]
+                rows = [str(round(m["value"] * m["n"] / 100)) if m and m["value"] is not None else "-" for m in kinds]
+                body.append([f"{label}: {stage}, n = {n}", *rows])
+    head = ["run and model", *(name.replace("_", " ") for name in metrics.OUTCOMES)]
+    return cells.table(head, body) if body else f"{NONE_YET}\n"
+
+
+def report(folder):
+    """Precision, recall and F1 of each class, in %, from the confusion matrices of the sentiment records."""
+    head, body = ["run", "model", "class", "precision", "recall", "F1", "rows"], []
+    for label, record in named(of_task(folder, "sentiment"), join.THINNED):
+        matrices = {stage: each for stage, each in (record["confusion"] or {}).items() if is_square(each)}
+        for stage, found in matrices.items():
+            for name, *shares, rows in metrics.report(found):
+                short = [NOTHING if share == NOTHING else f"{float(share):.1f}" for share in shares]
+                body.append([label, stage, cells.markdown(name), *short, rows])
+    return cells.table(head, body) if body else f"{NONE_YET}\n"
+
+
+def is_square(matrix):
+    """Whether a confusion matrix has a row and a column for each label."""
+    size = len(matrix["labels"])
+    return len(matrix["counts"]) == size and all(len(row) == size for row in matrix["counts"])
+
+
+def cost(folder):
+    """Time, memory and money of every run: of training, then of scoring."""
+    found = join.own(folder)
+    if not found:
+        return f"{NONE_YET}\n"
+    trained, scored, devices = [], [], []
+    for task in SHOWN:
+        for label, record in named(of_task(folder, task), join.THINNED):
+            train, test = record["training"] or {}, record["inference"] or {}
+            first = [f"{task}: {label}", rows(record)]
+            waits = [test.get(name) for name in ("latency_p50_s", "latency_p90_s")]
+            spent = [
+                seconds(record),
+                amount(train.get("tokens_per_second"), "{:.0f}".format),
+                amount(train.get("peak_memory_bytes"), lambda peak: f"{peak / 1e9:.1f} GB"),
+            ]
+            usd = amount(record["cost"]["usd"], "{:.4f} USD".format)
+            waited = [
+                amount(test.get("samples_per_second"), "{:.2f} rows/s".format),
+                NOTHING if None in waits else "{:.1f} s / {:.1f} s".format(*waits),
+            ]
+            trained += [[*first, *spent, usd]] * (spent != [NOTHING] * 3)
+            scored += [[*first, *waited, usd]] * (waited != [NOTHING] * 2)
+            devices.append(device(record))
+    text = [cells.table(["training", ROWS, "time", "tokens/s", "peak memory", "cost"], trained)] if trained else []
+    text += [cells.table(["scoring", ROWS, "speed", "latency p50 / p90", "cost"], scored)] if scored else []
+    return "\n".join([*text, f"Measured on: {'; '.join(cells.unique(devices))}.\n"])
+
+
+def device(record):
+    """What a run ran on."""
+    where = record["environment"]
+    cores = f" with {where['cpu_count']} cores" if where["cpu_count"] else ""
+    return cells.markdown(where["device"]) + cores
+
+
+def commands(folder):
+    """The commands that made the records here, each once, as a block to paste."""
+    lines = sorted({record["command"] for record in join.own(folder)})
+    safe = [line for line in lines if "`" not in line and line == " ".join(line.split())]
+    return "\n".join(["```shell", *safe, "```"]) + "\n" if safe else f"{NONE_YET}\n"
+
+
+def amount(value, form):
+    return NOTHING if value is None else form(value)
+
+
+def decoding(folder):
+    """Scores of one trained adapter's answers by how they were decoded; beside them what an echo of the prompt gets."""
+    found = [record for record in of_task(folder, "instructions") if record["identity"]["kind"] == "inference"]
+    found = [record for record in found if record["status"] == "done"]
+    if not found:
+        return f"Not measured here yet. To measure: `bash {folder.name}/decoding_sweep.sh` behind a training.\n"
+    names = SHOWN["instructions"]
+    head = ["decoding", "scored on", *(metrics.TITLES[name] for name in names)]
+    body = []
+    for label, record in sorted(zip(join.labels(found), found, strict=True), key=lambda pair: order(pair[1])):
+        how = decoded(record)
+        same = [r for r in found if decoded(r) == how and others(r) == others(record)]
+        shown = how if len(same) == 1 and not others(record) else label
+        row = [shown, f"{record['data']['n']['test']} rows"]
+        body.append([*row, *(cells.figure(record["metrics"].get(name)) for name in names)])
+    newest = max(found, key=lambda record: record["finished_at"])
+    echo = [cells.figure(newest["metrics"].get(f"echo_{name}")) for name in names]
+    body.append(["an echo of the prompt", f"{newest['data']['n']['test']} rows", *echo])
+    return cells.table(head, body)
+
+
+def others(record):
+    """Deviations that have nothing to do with decoding or with how much was trained."""
+    return set(join.deviations(record)) - join.THINNED - {"temperature", "top_k", "num_beams"}
+
+
+def decoded(record):
+    """temperature 0.25, top-k 4, 2 beams, or greedy."""
+    asked = record["identity"]["settings"]
+    told = [
+        f"{title} {asked[name]:g}"
+        for name, title in (("temperature", "temperature"), ("top_k", "top-k"))
+        if asked[name]
+    ]
+    told += [f"{asked['num_beams']} beams"] if asked["num_beams"] > 1 else []
+    return ", ".join(told) or "greedy"
+
+
+def order(record):
+    asked = record["identity"]["settings"]
+    return (asked["top_k"] or 0, asked["num_beams"], asked["temperature"] or 0, identity.digest(asked))

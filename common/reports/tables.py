@@ -1,0 +1,117 @@
+"""`python -m common tables [FOLDER…] [--check]`: rewrites what READMEs have between markers.
+
+`<!-- table:NAME -->` … `<!-- /table -->` holds a table of the folder's published.csv, or one of GENERATED or FRONT
+below; `<!-- figure:WORDS -->` … `<!-- /figure -->` a figure in a sentence (front.py). No number in a README is typed by
+hand.
+"""
+
+import functools
+import re
+
+from common import files
+from common.console import InputError, say
+from common.reports import front, plots, protocol, published, runs, speed
+from common.runs import flags, folders
+
+# A marker between backticks is talked about, not meant.
+MARKERS = re.compile(r"^(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL | re.MULTILINE)
+FIGURES = re.compile(r"(?<!`)(<!-- figure:([^\n]+?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
+BEGUN = {"table": re.compile(r"^<!-- table:", re.MULTILINE), "figure": re.compile(r"(?<!`)<!-- figure:")}
+
+GENERATED = {f"runs-{task}": functools.partial(runs.scores, task=task) for task in runs.SHOWN}
+GENERATED |= {f"protocol-{task}": functools.partial(protocol.table, task=task) for task in runs.SHOWN}
+GENERATED |= {
+    "sample-efficiency": runs.sample_efficiency,
+    "run-lora": runs.adapters,
+    "generated": runs.generated,
+    "report": runs.report,
+    "decoding": runs.decoding,
+    "cost": runs.cost,
+    "commands": runs.commands,
+}
+GENERATED |= {
+    f"picture-{kind}": functools.partial(plots.shown, kind=kind) for kind in ("curves", "confusion", "decoding")
+}
+TITLES = {"classification": "20 Newsgroups", "summarization": "SAMSum", "sentiment": "IMDB", "instructions": "Alpaca"}
+FURTHER = {"classification": [runs.generated], "sentiment": [runs.report], "instructions": [runs.decoding]}
+FRONT = {
+    "models": front.models,
+    "budget": front.budgets,
+    "bench": speed.benchmarks,
+    "bench-gpu": speed.cards,
+    "loadtest": speed.load,
+    "picture-front": plots.of_front_page,
+    "pictures": plots.of_all_folders,
+}
+
+
+def everything(folder):
+    """All that a folder's records say, task by task, with headings; one line where there are none."""
+    text = []
+    for task, title in TITLES.items():
+        if runs.of_task(folder, task):
+            text += [f"### {title}", runs.scores(folder, task)]
+            text += [make(folder) for make in FURTHER.get(task, [])]
+            text += [plots.shown(folder, kind, task) for kind in ("curves", "confusion")]
+    if not text:
+        return "None yet: the commands above make them.\n"
+    text += ["### Time, memory, cost", runs.cost(folder), "The commands that made these:", runs.commands(folder)]
+    return "\n\n".join(part.strip() for part in text if part.strip())
+
+
+def folder_table(folder, name, everyone):
+    if name == "runs":
+        return everything(folder)
+    return GENERATED[name](folder) if name in GENERATED else published.table(folder, name, everyone)
+
+
+def front_table(name, everyone):
+    if name not in FRONT:
+        raise InputError(f"there is no table {name}; there are: {', '.join(FRONT)}")
+    return FRONT[name](everyone)
+
+
+def rendered(path, make, figure):
+    """The text of the README at `path` with every table made anew by `make(name)`, every figure by `figure(words)`."""
+    text = path.read_text(encoding="utf-8")
+    for pattern, kind in ((MARKERS, "table"), (FIGURES, "figure")):
+        if len(pattern.findall(text)) != len(BEGUN[kind].findall(text)) or nested(pattern, text, kind):
+            raise InputError(f"{files.display(path)}: a <!-- {kind}:… --> without its <!-- /{kind} -->")
+    text = MARKERS.sub(lambda match: f"{match[1]}\n{make(match[2]).strip()}\n\n{match[4]}", text)
+    return FIGURES.sub(lambda match: f"{match[1]}{figure(match[2])}{match[4]}", text)
+
+
+def nested(pattern, text, kind):
+    """Whether a marker begins within another one, because that one's end is missing."""
+    return any(BEGUN[kind].search(match[3]) for match in pattern.finditer(text))
+
+
+def pages(wanted, everyone):
+    """[(README, what makes its tables)]: of the folders, of the packages of common/, and the front page."""
+    made = [
+        (folder.path / "README.md", functools.partial(folder_table, folder, everyone=everyone))
+        for folder in wanted
+        if (folder.path / "README.md").is_file()
+    ]
+    make = functools.partial(front_table, everyone=everyone)
+    return made + [(path, make) for path in [*sorted(files.ROOT.glob("common/*/README.md")), files.ROOT / "README.md"]]
+
+
+def main(words):
+    parser = flags.Parser(prog="python -m common tables", description=__doc__)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a README is stale")
+    args = parser.parse_args(words)
+    everyone = folders.everyone()
+    found = pages(folders.named(args.folders, everyone), everyone)
+    figure = functools.partial(front.figure, everyone=everyone)
+    # Everything is made before anything is written, so that a record that is not valid changes nothing.
+    new = {path: rendered(path, make, figure) for path, make in found}
+    stale = [path for path, text in new.items() if text != path.read_text(encoding="utf-8")]
+    if args.check and stale:
+        names = ", ".join(str(path.relative_to(files.ROOT)) for path in stale)
+        say(f"stale: {names}; run python -m common tables")
+        return 1
+    for path in stale:
+        files.write_text(path, new[path])
+    return say(f"{len(found)} READMEs, {len(stale)} {'stale' if args.check else 'rewritten'}")

@@ -1,0 +1,246 @@
+"""One experiment: a script's settings, the flags and the checkpoint's own folder made into one run.
+
+A setting comes from the first of these that names it: a flag, the checkpoint's own home folder, the script.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from common import checkpoints, console, data, files
+from common.console import InputError, say
+from common.runs import checks, flags, folders, identity, records, run
+from common.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a script says of itself. file, doc: the script's __file__ and __doc__; kind: a key of flags.KINDS;
+    settings: its Settings, or {task: Settings} where --task_type chooses; facts, wording: the folder's model.py and
+    prompts.py; variant: the default checkpoint, model.py's first unless said; demo, adapter: settings that --demo and
+    --lora_r bring along; shots: {task: {prompt type: examples}}; prompted: it can score the untrained model, too."""
+
+    file: str
+    doc: str
+    task: str
+    kind: str
+    settings: object
+    facts: object
+    wording: object
+    variant: checkpoints.Variant | None = None
+    demo: dict = dataclasses.field(default_factory=dict)
+    adapter: dict = dataclasses.field(default_factory=dict)
+    shots: dict = dataclasses.field(default_factory=dict)
+    prompted: bool = False
+
+    @property
+    def home(self):
+        """The script's folder. Not that of `facts`: a borrowed checkpoint brings its own."""
+        return Path(self.file).resolve().parent
+
+    @property
+    def script(self):
+        return f"{self.home.name}/{Path(self.file).name}"
+
+    @property
+    def by_task(self):
+        return self.settings if isinstance(self.settings, dict) else {self.task: self.settings}
+
+    @property
+    def first(self):
+        return self.variant or self.facts.VARIANTS[0]
+
+    def start(self, main, answer=None):
+        """Run `main(run)`, or print answer(run) where --text asks; returns the exit code."""
+        return console.exit_code(self.execute, main, answer)
+
+    def execute(self, main, answer):
+        args = self.arguments()
+        if args.dry_run == "budget" and self.kind_of(args) == "training":
+            # The libraries that count what a training takes stand above this file.
+            sys.stdout.flush()
+            words = ["-m", "common", "budget", self.file, *sys.argv[1:]]
+            os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
+        made = self.resolve()
+        if args.dry_run:
+            return say(made.plan())
+        if args.resume and made.finished():
+            return say(f"finished before, nothing to do\nrecord: {files.display(made.record_path)}")
+        checks.check_machine(made)
+        if made.data is None and not made.text:
+            made = self.resolve(fetch=True)
+        return run.perform(made, main, answer)
+
+    def arguments(self, words=None):
+        writes = self.first.format != "encoder"
+        parser = flags.parser(self.doc, self.kind, list(self.by_task), self.by_task, writes, self.prompted)
+        return parser.parse_args(words)
+
+    def kind_of(self, args):
+        """What the flags make of the script: "training", "baseline" or "inference"."""
+        if self.prompted and (args.prompt_type or args.random_head):
+            return "baseline"
+        return {"loop": "training", "untrained": "baseline"}.get(self.kind, self.kind)
+
+    def resolve(self, words=None, fetch=False):
+        """The run.Run that the flags ask for. Loads no model; reads the rows where they are at hand, or with `fetch`
+        from the hub."""
+        args = self.arguments(words)
+        task, trained = args.task_type, None
+        if self.kind == "inference":
+            trained = trained_run(self, task, args.experiment_dir)
+        name = args.pretrained_ckpt or (trained and trained.checkpoint)
+        name = name or (checkpoints.stand_in(self.first.format) if args.demo else self.first.checkpoint)
+        checkpoint, variant, home = self.located(name)
+        kind = self.kind_of(args)
+        settings = with_flags(trained.settings if trained else self.chosen(task, home, args), args, home.facts, kind)
+        limits = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")
+        target = next((vars(args)[flag] for flag in flags.TARGET[task] if vars(args)[flag]), None)
+        rows = {"path": args.data, "demo": args.demo, "text_column": args.text_column, "target_column": target}
+        rows |= {limit: getattr(settings, limit) for limit in limits}
+        wanted = fetch or (not vars(args).get("text") and data.at_hand(task, args.data, args.demo))
+        known = data.of_task(task, **rows) if wanted else None
+        made = identity.Identity(
+            kind=kind,
+            task=task,
+            checkpoint=checkpoint.name,
+            revision=checkpoint.revision,
+            format=trained.format if trained else variant.format,
+            wording=dataclasses.asdict(getattr(self.wording, task.upper())),
+            data=data_fields(known, rows, task),
+            settings=settings.fields(),
+            precision=args.precision,
+            trained=trained and {"id": trained.id, "sha256": trained.sha256},
+        )
+        return run.Run(self, home.facts, args, made, settings, checkpoint, variant, rows, known, trained)
+
+    def located(self, name):
+        """(Checkpoint, Variant, Experiment at home) of the checkpoint called `name`. A checkpoint that no folder knows
+        is at home here; a local copy of one of this folder's variants is told by its name."""
+        here = [variant for variant in self.facts.VARIANTS if name == variant.checkpoint or is_copy(name, variant)]
+        if here:
+            return checkpoints.find(name, here[0].revision), here[0], self
+        known = folders.home(name)
+        if not known:
+            return checkpoints.find(name), self.first, self
+        facts, variant = known
+        if (variant.format == "encoder") != (self.first.format == "encoder"):
+            kinds = ("an encoder", "a model that writes")
+            own, other = kinds if self.first.format == "encoder" else kinds[::-1]
+            usable = checkpoints.stand_in(self.first.format)
+            raise InputError(f"these scripts are for {own}, {name} is {other}; embedded: {usable}")
+        folder = Path(facts.__file__).parent
+        script = folder / Path(self.file).name.replace(self.home.name, folder.name, 1)
+        theirs = folders.experiment(script) if script.is_file() else self
+        return checkpoints.find(name, variant.revision), variant, dataclasses.replace(theirs, facts=facts)
+
+    def chosen(self, task, home, args):
+        """The checkpoint's home's settings, with what --demo, --lora_r or --prompt_type bring; flags come later."""
+        settings = home.by_task.get(task) or self.by_task[task]
+        prompt_type = vars(args).get("prompt_type")
+        if prompt_type or vars(args).get("random_head"):
+            settings = settings.untuned()
+        if prompt_type:
+            return settings.replaced({"prompt_type": prompt_type, "shots": self.shots[task][prompt_type]})
+        if settings.targets:
+            facts = home.facts
+            settings = settings.replaced(
+                {"targets": facts.ALL_TARGETS if settings.full_tune else facts.ATTENTION_TARGETS}
+            )
+        if vars(args).get("lora_r") and settings.lora_r is None:
+            settings = settings.replaced(home.adapter.get(task, home.adapter))
+        if args.demo and self.kind in ("training", "loop"):
+            settings = settings.replaced(home.demo.get(task, home.demo))
+        return settings
+
+
+def is_copy(name, variant):
+    """Whether `name` is a folder that is called like the variant."""
+    return Path(name).is_dir() and Path(name).resolve().name == Path(variant.checkpoint).name
+
+
+def with_flags(settings, args, facts, kind):
+    """`settings` with what the flags say. Raises InputError for flags that contradict each other or ask in vain."""
+    given = {n: v for n, v in vars(args).items() if n in Settings.names() and v is not None and v is not False}
+    if settings.lora_r is None and not given.get("lora_r") and kind == "training":
+        for name in ("dropout", "lora_alpha", "full_tune"):
+            if name in given:
+                raise InputError(f"--{name} is the adapter's: it needs --lora_r")
+    if kind == "inference":  # how many rows are scored is not what was trained on
+        given = {"max_test_samples": None} | given
+    if given.get("full_tune"):
+        given["targets"] = facts.ALL_TARGETS
+    if vars(args).get("random_head"):
+        given["head"] = "random"
+    if vars(args).get("random_head") and vars(args).get("prompt_type"):
+        raise InputError("--random_head reads no answer to a prompt: leave --prompt_type out")
+    if kind == "baseline":
+        for name in (*flags.TUNING, *flags.ADAPTER):
+            if name in given:
+                raise InputError(f"--{name} is a training's: leave it out, or --prompt_type and --random_head")
+    settings = settings.replaced(given)
+    if settings.num_beams > 1 and settings.samples:
+        raise InputError("--num_beams searches, --temperature and --top_k sample: give one of the two")
+    if settings.bertscore_model:
+        checks.check_encoder(settings.bertscore_model)
+    return settings
+
+
+def data_fields(known, rows, task):
+    """The `data` block of an identity; without digests where the rows are not read."""
+    columns = {"text_column": rows["text_column"], "target_column": rows["target_column"]}
+    if known is None:
+        return {
+            "name": data.TASKS[task][0]["name"],
+            **columns,
+            "sha256": dict.fromkeys(("train", "validation", "test")),
+        }
+    return {"name": known.name, **columns, "sha256": known.sha256}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A training run that an inference script uses."""
+
+    folder: Path
+    id: str
+    sha256: str  # of the weights
+    checkpoint: str
+    format: str
+    settings: Settings
+
+
+def trained_run(experiment, task, folder):
+    """The Trained in `folder` or, without one, the newest of the task under the home's experiments/. Demos count only
+    where they are named."""
+    if folder:
+        folder = Path(folder).expanduser()
+        if not weights_of(folder) or not (folder / "run.json").is_file():
+            raise InputError(f"{folder} holds no trained run (run.json and adapter/ or model/): train one first")
+        told = records.run_of(folder)
+        if told["identity"]["task"] != task:
+            raise InputError(f"{folder} was trained for {told['identity']['task']}, this script is for {task}")
+    else:
+        runs = []
+        for path in sorted((experiment.home / "experiments").glob(f"{task}_*/run.json")):
+            file, told = weights_of(path.parent), records.run_of(path.parent)
+            if file and told["source"] != "sample" and told["identity"]["kind"] == "training":
+                runs.append((file.stat().st_mtime, path.parent, told))
+        if not runs:
+            script = Path(experiment.file).name.replace("_inference", "")
+            raise InputError(
+                f"nothing trained yet for {task}: run {script} first, or name a folder with --experiment_dir"
+            )
+        _, folder, told = max(runs, key=lambda each: each[0])
+    made = told["identity"]
+    settings = Settings().replaced(made["settings"])
+    digest = checkpoints.sha256(weights_of(folder))
+    return Trained(folder, told["id"], digest, made["checkpoint"], made["format"], settings)
+
+
+def weights_of(folder):
+    """The file of the weights that a finished training left in `folder`, or None."""
+    files = [folder / "adapter" / "adapter_model.safetensors", folder / "model" / "model.safetensors"]
+    finished = (folder / "training.json").is_file()  # written last
+    return next((file for file in files if finished and file.is_file()), None)

@@ -1,0 +1,70 @@
+"""What makes a run this run: one frozen record of everything that can change its numbers, and the hash of it.
+
+Paths, --resume, sweeps and tables use the hash and the fields; nothing is joined on formatted text.
+"""
+
+import dataclasses
+import hashlib
+import json
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Everything that can change a number of a run. What cannot (place, tracker, rows scored at once) is not here."""
+
+    kind: str  # "training", "baseline" or "inference"
+    task: str  # "classification", "summarization", "sentiment" or "instructions"
+    checkpoint: str  # as --pretrained_ckpt names it
+    revision: str | None  # the hub's commit, the package's version, or a digest of local files
+    format: str  # "plain", "chat" or "encoder"
+    wording: dict  # the prompt's template as text
+    data: dict  # {"name", "text_column", "target_column", "sha256": {split: digest or None}}
+    settings: dict  # settings.Settings.fields
+    precision: str  # asked for; what was used stands in the record's environment
+    trained: dict | None = None  # inference: {"id", "sha256"} of the training that made the weights
+
+    @property
+    def id(self):
+        return digest(self.fields())
+
+    def fields(self):
+        """As a record has them."""
+        return dataclasses.asdict(self)
+
+
+def digest(fields):
+    """Ten hexadecimal digits that differ when any field differs."""
+    canonical = json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def method(fields):
+    """The study's word for what a run does, from the fields of its identity: "qlora+neftune", "few-shot", …"""
+    settings = fields["settings"]
+    for name in ("prompt_type", "baseline"):
+        if fields["kind"] == "baseline" and settings[name]:
+            return settings[name]
+    if settings["head"]:
+        return f"{settings['head']}-head"
+    if settings["lora_r"] is None:
+        words = ["full-finetune"] + ["loop"] * (settings["trainer"] == "loop")
+    else:
+        words = ["qlora" if settings["quantization"] else "lora"]
+    words += ["neftune"] * bool(settings["neftune"])
+    return "+".join(words + ["all-modules"] * settings["full_tune"])
+
+
+def flat(fields):
+    """The fields of an identity in one level: settings and data by their own names, digests as "train rows", …"""
+    data = fields["data"]
+    rows = {f"{split} rows": value for split, value in data["sha256"].items()}
+    columns = {name: data[name] for name in ("name", "text_column", "target_column")}
+    rest = {name: value for name, value in fields.items() if name not in ("settings", "data", "wording", "trained")}
+    wording = {"wording": digest(fields["wording"]), "trained": (fields["trained"] or {}).get("id")}
+    return rest | wording | {"data": columns.pop("name")} | columns | rows | fields["settings"]
+
+
+def differences(one, other):
+    """{name: (value of one, value of the other)} of what two identities' fields differ in."""
+    one, other = flat(one), flat(other)
+    return {name: (one.get(name), other.get(name)) for name in one | other if one.get(name) != other.get(name)}

@@ -1,0 +1,274 @@
+"""One run: what it is called, where its files go, its plan, its start, and its record."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import re
+import shlex
+import warnings
+from pathlib import Path
+
+from common import console, data, files, machine, metrics, qlora
+from common.console import Failed, InputError, say
+from common.runs import identity, records
+from common.settings import Execution
+
+STAGES = {"training": ("base", "tuned"), "baseline": ("base",), "inference": ("tuned",)}
+PLACES = ("data", "output_dir", "resume", "dry_run", "experiment_dir", "price_per_hour", "instance")
+
+
+class Run:
+    """One run of an experiment. A stage is handed what it needs of it by name, and changes nothing of it.
+
+    rows: what common/data.py is asked for; data: the rows, None until they were read; trained: the training that an
+    inference uses, or None.
+    """
+
+    def __init__(self, experiment, facts, args, made, settings, checkpoint, variant, rows, known, trained):
+        self.experiment, self.facts, self.args, self.identity = experiment, facts, args, made
+        self.settings, self.checkpoint, self.variant, self.rows, self.data = settings, checkpoint, variant, rows, known
+        self.task, self.kind, self.format = made.task, made.kind, made.format
+        self.template = getattr(experiment.wording, made.task.upper())
+        self.method, self.text = identity.method(made.fields()), vars(args).get("text")
+        self.trained = trained and trained.folder
+        self.started_at, self.environment = records.now(), None
+        inference = "inference_" if made.kind == "inference" else ""
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", checkpoint.label).strip("-.") or "model"
+        label = f"{inference}{made.task}_{name}_{self.method.replace('+', '-')}_{made.id}"
+        folder = Path(args.output_dir).expanduser() if args.output_dir else experiment.home / "experiments" / label
+        # Tables are made of results/: records of this folder's own checkpoints on the study's own rows.
+        own = any(checkpoint.name == each.checkpoint for each in experiment.facts.VARIANTS)
+        shown = own and (not known or known.kind == "study") and not args.output_dir
+        self.record_path = experiment.home / "results" / f"{label}.json" if shown else folder / "record.json"
+        kernels = ("use_flash_attention", "use_liger_kernel", "torch_compile")
+        self.execution = Execution(
+            folder=folder,
+            resume=args.resume,
+            precision=args.precision,
+            inference_batch_size=args.inference_batch_size or facts.INFERENCE_BATCH_SIZE,
+            stages=STAGES[made.kind][1 if self.trains and args.no_before else 0 :],
+            report_to=args.report_to,
+            **{name: vars(args).get(name, False) for name in kernels},
+        )
+
+    @functools.cached_property
+    def tokenizer(self):
+        return qlora.tokenizer(self.checkpoint)
+
+    @property
+    def labels(self):
+        """Class names of the training that an inference uses; empty where answers are free text."""
+        return files.read_json(self.trained / "labels.json")
+
+    @property
+    def is_encoder(self):
+        return self.format == "encoder"
+
+    @property
+    def trains(self):
+        return self.kind == "training"
+
+    def plan(self):
+        """What will be done, resolved, before it is done."""
+        rows = [("plan", f"{self.variant.name}, {self.task}: {self.method}")]
+        rows += [("checkpoint", f"{self.checkpoint.name} ({self.checkpoint.source})")]
+        rows += [("format", self.format), ("precision", self.identity.precision)]
+        rows += [("data", self.data.source if self.data else f"{self.identity.data['name']} (hub)")]
+        told = {name: value for name, value in self.settings.fields().items() if value is not None}
+        rows += [(n, " ".join(v) if isinstance(v, list) else str(v)) for n, v in told.items() if v is not False]
+        rows += [("scores", " and ".join(f"the {stage} model" for stage in self.execution.stages))]
+        if self.data:
+            state = " (finished)" if self.finished() else ""
+            rows += [("files", files.display(self.execution.folder))]
+            rows += [("record", files.display(self.record_path) + state)]
+        else:
+            rows += [("record", "named once the rows are read: they are part of what a run is")]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
+
+    def finished(self):
+        """Whether the record of this very run is there, done."""
+        if not self.data or not os.path.isfile(self.record_path):  # False for a name that is too long, too
+            return False
+        record = records.checked(self.record_path)
+        return record["status"] == "done" and record["id"] == self.identity.id
+
+    def finish(self, rows, truncated, scores, report=None):
+        """The last stage of every script that scores: write the record, print the small table and its path.
+
+        scores: {"base", "tuned", "inference", "confusion"} of the test stage; report: {"training", "estimate"} of a
+        training; truncated: {split: documents that were cut}.
+        """
+        tuned = scores["tuned"]
+        record = self.record(rows, report) | {
+            "metrics": tuned or scores["base"],
+            "metrics_before": scores["base"] if tuned else None,
+            "confusion": scores["confusion"] or None,
+            "inference": scores["inference"],
+        }
+        record["data"]["truncated"] = dict(truncated)
+        self.write(record)
+        say(small(record))
+        say(f"record: {files.display(self.record_path)}")
+
+    def write(self, record):
+        """Validate and write the record, with what it cost and when it ended."""
+        seconds = (record["training"] or {}).get("seconds") or 0
+        seconds += sum(each or 0 for each in ((record["inference"] or {}).get("stages") or {}).values())
+        price = self.args.price_per_hour
+        record["cost"]["usd"] = round(price * seconds / 3600, 6) if price else None
+        record["finished_at"] = records.now()
+        record = files.finite(record)
+        records.validate(record)
+        files.write_json(self.record_path, record)
+
+    def record(self, rows, report=None):
+        """The record before anything is scored."""
+        training, estimate = (report or {}).get("training"), (report or {}).get("estimate")
+        return {
+            "schema_version": records.SCHEMA_VERSION,
+            "status": "done",
+            "reason": None,
+            "id": self.identity.id,
+            "identity": self.identity.fields(),
+            "model": self.variant.name,
+            "script": self.experiment.script,
+            "command": self.command(),
+            "data": {
+                "source": rows.source,
+                "kind": rows.kind,
+                "n": rows.n,
+                "dropped": rows.dropped,
+                "truncated": {},
+            },
+            **dict.fromkeys(("metrics", "metrics_before", "confusion")),
+            "training": training,
+            "estimate": compared(estimate, training),
+            "inference": None,
+            "cost": {"usd": None, "price_per_hour": self.args.price_per_hour, "instance": self.args.instance},
+            "environment": self.environment,
+            "started_at": self.started_at,
+            "finished_at": records.now(),
+        }
+
+    def command(self):
+        """What makes this run again, without this machine's places."""
+        usual, words = vars(self.experiment.arguments([])), []
+        for name, value in vars(self.args).items():
+            if value != usual[name] and name not in PLACES:
+                words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return shlex.join(["python", self.experiment.script, *words])
+
+
+def compared(estimate, training):
+    """An estimate and its error against what was measured: 0.1 is 10 % too much; None where either is not known."""
+    if not estimate:
+        return None
+    error = {}
+    for name in ("peak_memory_bytes", "seconds"):
+        measured = (training or {}).get(name)
+        error[name] = estimate[name] / measured - 1 if measured and estimate[name] else None
+    return {**estimate, "peak_error": error["peak_memory_bytes"], "seconds_error": error["seconds"]}
+
+
+def small(record):
+    """Before and after of one record, for the terminal."""
+    before = record["metrics_before"]
+    rows = [["metric (%, 95 % interval)", *(["base"] if before else []), "tuned" if record["training"] else "model"]]
+    for name, metric in record["metrics"].items():
+        earlier = [metrics.figure(before.get(name))] if before else []
+        rows.append([metrics.TITLES.get(name, name), *earlier, metrics.figure(metric)])
+    told = [
+        f"{record['data']['n']['test']} test rows of {record['data']['source']}, {record['identity']['checkpoint']}"
+    ]
+    if training := record["training"]:
+        speed, peak = training["tokens_per_second"], training["peak_memory_bytes"]
+        told.append(
+            f"trained on {record['data']['n']['train']} rows in {console.duration(training['seconds'] or 0)}, "
+            f"{speed or 0:.0f} tokens/s, peak {(peak or 0) / 1e9:.1f} GB"
+        )
+    if written := metrics.counts(record["metrics"]):
+        told.append(f"free generation, rows: {written}")
+    for stage, matrix in (record["confusion"] or {}).items():
+        if len(matrix["labels"]) == 2:
+            told += ["", console.columns([[stage, "precision", "recall", "F1", "rows"], *metrics.report(matrix)])]
+    return "\n".join(["", console.columns(rows), *told, ""])
+
+
+# Starting
+
+
+def perform(run, main, answer):
+    """Everything from the check of the machine to the record. What ends badly for a reason of its own leaves a record
+    that says so."""
+    quiet_libraries(run.checkpoint, run.text or data.at_hand(run.task, run.args.data, run.args.demo))
+    machine.keep_freed()
+    asked, whole = run.args.precision, run.trains and run.settings.lora_r is None
+    used = machine.run_precision(run.facts.PRECISION, whole) if asked == "auto" else asked
+    run.execution = dataclasses.replace(run.execution, precision=used)
+    if run.text:
+        return say(answer(run))
+    run.environment = records.environment() | {"precision": used, "threads": machine.threads()}
+    say(run.plan())
+    with claimed(run):
+        try:
+            return main(run)
+        except Failed as failure:
+            run.write(run.record(run.data) | {"status": failure.status, "reason": console.one_line(failure.reason)})
+            say(f"record: {files.display(run.record_path)}")
+            raise
+
+
+@contextlib.contextmanager
+def claimed(run):
+    """The run's folder as its own: empty, or begun by the same run. Raises InputError where it holds anything else; if
+    the input turns out to be bad before anything was made, nothing stays behind."""
+    folder, begun = run.execution.folder, []
+    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            begun += os.listdir(folder)
+            if begun and "run.json" not in begun:
+                raise InputError(f"{folder} holds files that no run wrote: name a new folder with --output_dir")
+            if begun and (told := records.run_of(folder))["id"] != run.identity.id:
+                differ = identity.differences(told["identity"], run.identity.fields())
+                what = ", ".join(f"{name} {one} there, {other} here" for name, (one, other) in list(differ.items())[:3])
+                raise InputError(f"{folder} holds another run ({what}): name another folder with --output_dir")
+            told = {"schema_version": records.SCHEMA_VERSION, "id": run.identity.id, "identity": run.identity.fields()}
+            told |= {"source": run.data.kind, "started_at": run.started_at}
+            files.write_json(folder / "run.json", told)
+        except OSError as error:
+            raise InputError(f"cannot write into {folder}: {error.strerror}; name another --output_dir") from None
+        yield
+    except InputError:
+        if not begun:
+            forget(folder, new)
+        raise
+
+
+def forget(folder, new):
+    """Remove run.json where it is alone in `folder`, and those of the folders `new` that are empty."""
+    with contextlib.suppress(OSError):
+        if os.listdir(folder) == ["run.json"]:
+            os.unlink(folder / "run.json")
+    for path in new:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def quiet_libraries(checkpoint, data_at_hand=True):
+    """Keep loaders' bars and hints off the screen, and everything off the network if nothing is needed from it. Must
+    come before transformers is imported."""
+    if checkpoint.source != "hub" and data_at_hand:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # hints about optional kernels
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

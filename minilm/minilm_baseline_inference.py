@@ -1,0 +1,45 @@
+"""Score MiniLM without fine-tuning, both tasks: frozen features under a logistic regression, and a dummy.
+
+All four with `bash minilm/baseline_inference.sh`:
+    python minilm/minilm_baseline_inference.py --task_type summarization --baseline frozen-features
+On the sample:
+    python minilm/minilm_baseline_inference.py --task_type classification --demo
+
+The dummy knows nothing of the text: the most frequent class, the first three utterances.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
+
+SETTINGS = {
+    "classification": Settings(
+        max_document_tokens=256,
+        cut="end",
+        pooling="mean",  # where features are read
+        baseline="frozen-features",
+    ),
+    "summarization": Settings(
+        max_document_tokens=512,
+        picks=3,  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
+        pooling="mean",  # where features are read
+        baseline="frozen-features",
+    ),
+}
+EXPERIMENT = experiment.Experiment(__file__, __doc__, None, "untrained", SETTINGS, model, prompts)
+
+
+def main(run):
+    rows = data.of_task(run.task, **run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    scores = encoders.baseline(run.checkpoint, reader, rows, run.settings, run.execution)
+    run.finish(rows, reader.truncated, scores)
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.start(main))

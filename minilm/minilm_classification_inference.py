@@ -1,0 +1,37 @@
+"""Use what minilm_classification.py trained: score the test posts, or class one text.
+
+    python minilm/minilm_classification_inference.py --experiment_dir minilm/experiments/<run>
+    python minilm/minilm_classification_inference.py --text "The goalie stopped 41 shots last night."
+
+Without --experiment_dir the newest trained run of this folder is used.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import data, encoders, qlora
+from common.runs import experiment
+
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "classification", "inference", None, model, prompts)
+
+
+def main(run):
+    posts = data.newsgroups(**run.rows)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, posts.labels, run.settings, run.execution, run.trained)
+    scores = encoders.labels(network, reader, posts, run.settings, run.execution, run.checkpoint)
+    run.finish(posts, reader.truncated, scores)
+
+
+def answer(run):
+    """To --text."""
+    labels = encoders.trained_labels(run.trained)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)
+    return encoders.answer(network, reader, run.text, labels, run.execution)
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.start(main, answer))

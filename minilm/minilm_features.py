@@ -1,0 +1,36 @@
+"""What MiniLM knows of IMDB's reviews without fine-tuning: mean features under a logistic regression, and a dummy that
+says the most frequent class.
+
+    python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000
+    python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000 --baseline dummy
+On the sample:
+    python minilm/minilm_features.py --demo
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import data, encoders, qlora
+from common.runs import experiment
+from common.settings import Settings
+
+SETTINGS = Settings(
+    max_document_tokens=384,
+    cut="middle",  # of a long review; it concludes at its end
+    pooling="mean",  # where features are read
+    baseline="frozen-features",
+)
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "untrained", SETTINGS, model, prompts)
+
+
+def main(run):
+    reviews = data.imdb(**run.rows)  # the same rows, in the same order, for every model
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    scores = encoders.baseline(run.checkpoint, reader, reviews, run.settings, run.execution)
+    run.finish(reviews, reader.truncated, scores)
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.start(main))

@@ -1,0 +1,37 @@
+"""Use what minilm_summarization.py trained: score the test dialogues, or pick from one.
+
+    python minilm/minilm_summarization_inference.py --experiment_dir minilm/experiments/<run>
+    python minilm/minilm_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
+
+Without --experiment_dir the newest trained run of this folder is used.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import data, encoders, qlora
+from common.runs import experiment
+
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "inference", None, model, prompts)
+
+
+def main(run):
+    dialogues = data.samsum(**run.rows)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, [], run.settings, run.execution, run.trained)
+    scores = encoders.summaries(network, reader, dialogues, run.settings, run.execution, run.checkpoint)
+    run.finish(dialogues, reader.truncated, scores)
+
+
+def answer(run):
+    """To --text."""
+    labels = encoders.trained_labels(run.trained)
+    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)
+    return encoders.answer(network, reader, run.text, labels, run.execution)
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.start(main, answer))

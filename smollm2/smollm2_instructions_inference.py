@@ -1,0 +1,38 @@
+"""Use a SmolLM2-135M adapter that smollm2_instructions.py trained: answer the held-out instructions, or one.
+
+A row of the decoding tables; all twelve with `bash smollm2/decoding_sweep.sh`:
+    python smollm2/smollm2_instructions_inference.py --temperature 0.25
+    python smollm2/smollm2_instructions_inference.py --num_beams 4
+    python smollm2/smollm2_instructions_inference.py --text "Name three uses of a paper clip."
+
+Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
+change how it is scored, not what it is.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import data, encoding, evaluation, qlora
+from common.runs import experiment
+
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "instructions", "inference", None, model, prompts)
+
+
+def main(run):
+    rows = data.alpaca(**run.rows)
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, rows.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    scores = evaluation.instructions(tuned, prompter, rows, run.settings, run.execution)
+    run.finish(rows, prompter.truncated, scores)
+
+
+def answer(run):
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, run.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    return evaluation.answer(tuned, prompter, run.text, run.settings)
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.start(main, answer))

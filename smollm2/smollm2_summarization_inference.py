@@ -1,0 +1,36 @@
+"""Use a SmolLM2-135M adapter that smollm2_summarization.py trained: score the test dialogues, or summarize one.
+
+    python smollm2/smollm2_summarization_inference.py --experiment_dir smollm2/experiments/RUN
+    python smollm2/smollm2_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
+
+Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
+change how it is scored, not what it is.
+"""
+
+import sys
+
+import model
+import prompts
+
+from common import data, encoding, evaluation, qlora
+from common.runs import experiment
+
+EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "inference", None, model, prompts)
+
+
+def main(run):
+    dialogues = data.samsum(**run.rows)
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, dialogues.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    scores = evaluation.summaries(tuned, prompter, dialogues, run.settings, run.execution)
+    run.finish(dialogues, prompter.truncated, scores)
+
+
+def answer(run):
+    prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, run.labels)
+    tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
+    return evaluation.answer(tuned, prompter, run.text, run.settings)
+
+
+if __name__ == "__main__":
+    sys.exit(EXPERIMENT.start(main, answer))
