@@ -103,6 +103,11 @@ def test_an_empty_text_is_refused_and_not_taken_for_none(tmp_path):
     assert_refused(call(MISTRAL / "mistral_summarization_inference.py", "--text", "", cwd=tmp_path), "--text")
 
 
+@pytest.mark.parametrize(("script", "flag"), [("summarization_inference", "--text"), ("summarization", "--data")])
+def test_bytes_that_are_no_text_are_refused(script, flag, tmp_path):
+    assert_refused(call(MISTRAL / f"mistral_{script}.py", f"{flag}=a\udcffb", cwd=tmp_path), flag, "not valid UTF-8")
+
+
 @pytest.mark.parametrize("value", ["1.0", "1", "0.025"])
 def test_fractions_up_to_one_are_accepted(value, tmp_path):
     done = call(CLASSIFICATION, "--dry_run", "plan", "--train_sample_fraction", value, cwd=tmp_path)

@@ -78,9 +78,11 @@ def between(low, high, includes_low=False):
 
 
 def name(text):
-    """A name or a path: anything but an empty text."""
+    """A name, a path or a text: anything but an empty one, or bytes that are no text."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty text names nothing")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise argparse.ArgumentTypeError(f"{text.encode(errors='replace').decode()} is not valid UTF-8")
     return text
 
 
