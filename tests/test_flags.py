@@ -142,6 +142,17 @@ def test_a_local_copy_of_a_variant_is_read_in_the_variants_format(name, form, tm
     assert value_in_plan(done, "format") == form
 
 
+@pytest.mark.parametrize(("chat", "form"), [(None, "plain"), ("zephyr", "chat")])
+def test_a_local_model_without_a_chat_template_is_prompted_in_plain_text(chat, form, tmp_path):
+    import tiny
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    tiny.tokenizer(chat).save_pretrained(tmp_path / "mine")
+    done = call(MISTRAL / "mistral_sentiment.py", "--pretrained_ckpt", "mine", "--dry_run", "plan", cwd=tmp_path)
+    assert value_in_plan(done, "format") == form
+
+
 def test_a_flag_that_repeats_the_default_names_the_same_run(tmp_path):
     default = call(SUMMARIZATION, "--demo", "--dry_run", "plan", cwd=tmp_path)
     epochs = value_in_plan(default, "epochs")
@@ -157,6 +168,15 @@ def test_a_flag_wins_over_the_checkpoints_home_and_that_over_the_script(tmp_path
     assert float(value_in_plan(plan("--pretrained_ckpt", "smollm2"), "learning_rate")) == home
     given = plan("--pretrained_ckpt", "smollm2", "--learning_rate", "0.5")
     assert float(value_in_plan(given, "learning_rate")) == 0.5
+
+
+@pytest.mark.parametrize(("folder", "tokens"), [("falcon", 1949), ("distilbert", 513)])
+def test_what_is_read_and_written_has_to_fit_the_context(folder, tokens, tmp_path):
+    script = ROOT / folder / f"{folder}_summarization.py"
+    done = call(script, "--max_document_tokens", tokens, "--dry_run", "plan", cwd=tmp_path)
+    assert_refused(done, "do not fit the context", "--max_document_tokens")
+    fitting = call(script, "--max_document_tokens", tokens - 1, "--dry_run", "plan", cwd=tmp_path)
+    assert value_in_plan(fitting, "max_document_tokens") == str(tokens - 1)
 
 
 @pytest.mark.parametrize("flag", ["--dropout=0.2", "--lora_alpha=8", "--full_tune"])

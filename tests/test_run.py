@@ -12,7 +12,7 @@ from inprocess import contents, done, folder_of, refused, start
 
 from common import data, files
 from common.console import Failed, InputError
-from common.runs import checks, folders, records
+from common.runs import checks, folders, identity, records
 
 QUICK = ("--precision", "float32", "--max_document_tokens", "32", "--max_new_tokens", "4")
 TRAIN = (*QUICK, "--epochs", "1", "--no_before")
@@ -308,18 +308,35 @@ def test_the_newest_training_is_a_finished_one_and_no_demo(home, trained, tmp_pa
     script = folders.experiment(home / "mistral_classification_inference.py")
     newest = records.folder(trained[2].path)
     assert script.resolve([]).trained == newest
-    for name, change in (("demo", {"source": "sample"}), ("killed", {})):
+    for name, change in (("demo", {"source": "sample"}), ("own", {"source": "own"}), ("killed", {})):
         folder = home / "experiments" / f"classification_later_{name}"
         for path in (newest / "adapter").iterdir():
             write_rows(folder / "adapter" / path.name, []).write_bytes(path.read_bytes())
         files.write_json(folder / "run.json", records.run_of(newest) | change)
-        if name == "demo":
+        if name != "killed":
             (folder / "training.json").write_bytes((newest / "training.json").read_bytes())
     assert script.resolve([]).trained == newest
+    assert script.resolve(["--demo"]).trained.name.endswith("demo")
+    assert script.resolve(["--text", "a post"]).trained.name.endswith("own")
     named = ["--experiment_dir", str(home / "experiments" / "classification_later_demo")]
     assert script.resolve(named).trained.name.endswith("demo")
     with pytest.raises(InputError, match="no trained run"):
         script.resolve(["--experiment_dir", str(home / "experiments" / "classification_later_killed")])
+
+
+def test_a_model_that_is_asked_in_other_words_than_it_was_trained_on_is_told(home, trained, tmp_path, capfd):
+    folder = tmp_path / "run"
+    for path in records.folder(trained[1].path).rglob("*"):
+        if path.is_file():
+            write_rows(folder / path.relative_to(records.folder(trained[1].path)), []).write_bytes(path.read_bytes())
+    script = folders.experiment(home / "mistral_classification_inference.py")
+    script.resolve(["--experiment_dir", str(folder)])
+    assert "in other words" not in capfd.readouterr().err
+    told = records.run_of(folder)
+    told["identity"]["wording"]["cue"] = "Class?"
+    files.write_json(folder / "run.json", told | {"id": identity.digest(told["identity"])})
+    script.resolve(["--experiment_dir", str(folder)])
+    assert "in other words" in capfd.readouterr().err
 
 
 def test_a_run_json_that_was_changed_by_hand_is_refused(home, trained, tmp_path):

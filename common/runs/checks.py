@@ -85,3 +85,15 @@ def check_encoder(name):
 
         if name not in model2layers:
             raise InputError(f"--bertscore_model {name} is not known to bert-score; give minilm or, say, roberta-large")
+
+
+def check_context(settings, variant):
+    """Raises InputError where what is read and what is written do not fit the context of `variant` together. The rest
+    of the prompt is not counted: it is of a few dozen tokens."""
+    written = settings.max_new_tokens or 0
+    read = max(settings.max_document_tokens, settings.prompt_tokens if settings.shots else 0)
+    if read + written > variant.context:
+        raise InputError(
+            f"{read} tokens read and {written} written do not fit the context of {variant.name}, "
+            f"{variant.context} tokens: lower --max_document_tokens"
+        )

@@ -89,12 +89,14 @@ class Experiment:
         args = self.arguments(words)
         task, trained = args.task_type, None
         if self.kind == "inference":
-            trained = trained_run(self, task, args.experiment_dir)
+            trained = trained_run(self, task, args.experiment_dir, sources_of(args))
         name = args.pretrained_ckpt or (trained and trained.checkpoint)
         name = name or (checkpoints.stand_in(self.first.format) if args.demo else self.first.checkpoint)
         checkpoint, variant, home = self.located(name)
         kind = self.kind_of(args)
         settings = with_flags(trained.settings if trained else self.chosen(task, home, args), args, home.facts, kind)
+        if checkpoint.name == variant.checkpoint:
+            checks.check_context(settings, variant)
         limits = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")
         target = next((vars(args)[flag] for flag in flags.TARGET[task] if vars(args)[flag]), None)
         rows = {"path": args.data, "demo": args.demo, "text_column": args.text_column, "target_column": target}
@@ -113,6 +115,8 @@ class Experiment:
             precision=args.precision,
             trained=trained and {"id": trained.id, "sha256": trained.sha256},
         )
+        if trained and trained.wording != made.wording:
+            console.warn("prompts.py says something else than when this model was trained: it is asked in other words")
         return run.Run(self, home.facts, args, made, settings, checkpoint, variant, rows, known, trained)
 
     def located(self, name):
@@ -123,7 +127,10 @@ class Experiment:
             return checkpoints.find(name, here[0].revision), here[0], self
         known = folders.home(name)
         if not known:
-            return checkpoints.find(name), self.first, self
+            variant = self.first
+            if variant.format == "chat" and Path(name).is_dir() and not has_chat_template(Path(name)):
+                variant = dataclasses.replace(variant, format="plain")
+            return checkpoints.find(name), variant, self
         facts, variant = known
         if (variant.format == "encoder") != (self.first.format == "encoder"):
             kinds = ("an encoder", "a model that writes")
@@ -158,6 +165,13 @@ class Experiment:
 def is_copy(name, variant):
     """Whether `name` is a folder that is called like the variant."""
     return Path(name).is_dir() and Path(name).resolve().name == Path(variant.checkpoint).name
+
+
+def has_chat_template(folder):
+    """Whether the tokenizer in a model's folder can write a conversation."""
+    config = folder / "tokenizer_config.json"
+    in_config = config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8", errors="replace")
+    return in_config or (folder / "chat_template.jinja").is_file()
 
 
 def with_flags(settings, args, facts, kind):
@@ -208,12 +222,23 @@ class Trained:
     sha256: str  # of the weights
     checkpoint: str
     format: str
+    wording: dict
     settings: Settings
 
 
-def trained_run(experiment, task, folder):
-    """The Trained in `folder` or, without one, the newest of the task under the home's experiments/. Demos count only
-    where they are named."""
+def sources_of(args):
+    """Where the rows may be from that the training to use was trained on, if nobody names it: from the same place as
+    the rows that are scored; for a single --text also from elsewhere, but for demos."""
+    if args.demo:
+        return ("sample",)
+    if args.text:
+        return ("study", "own")
+    return ("own",) if args.data else ("study",)
+
+
+def trained_run(experiment, task, folder, sources):
+    """The Trained in `folder` or, without one, the newest of the task under the home's experiments/ that was trained on
+    rows from one of `sources`."""
     if folder:
         folder = Path(folder).expanduser()
         if not weights_of(folder) or not (folder / "run.json").is_file():
@@ -225,7 +250,7 @@ def trained_run(experiment, task, folder):
         runs = []
         for path in sorted((experiment.home / "experiments").glob(f"{task}_*/run.json")):
             file, told = weights_of(path.parent), records.run_of(path.parent)
-            if file and told["source"] != "sample" and told["identity"]["kind"] == "training":
+            if file and told["source"] in sources and told["identity"]["kind"] == "training":
                 runs.append((file.stat().st_mtime, path.parent, told))
         if not runs:
             script = Path(experiment.file).name.replace("_inference", "")
@@ -236,7 +261,7 @@ def trained_run(experiment, task, folder):
     made = told["identity"]
     settings = Settings().replaced(made["settings"])
     digest = checkpoints.sha256(weights_of(folder))
-    return Trained(folder, told["id"], digest, made["checkpoint"], made["format"], settings)
+    return Trained(folder, told["id"], digest, made["checkpoint"], made["format"], made["wording"], settings)
 
 
 def weights_of(folder):
