@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import inprocess
 import pytest
 from conftest import ROOT, record_of
 
@@ -169,23 +170,26 @@ def test_a_run_json_that_was_changed_is_refused(trained, script, name, tmp_path)
         assert "run.json" in done.stderr
 
 
+BASELINE = ROOT / "mistral" / "mistral_baseline_inference.py"
+
+
 @pytest.mark.parametrize("prompt", ["zero-shot", "one-shot", "few-shot"])
 @pytest.mark.parametrize("task", ["classification", "summarization"])
-def test_baseline_scores_every_prompt_type(script, tmp_path, task, prompt):
-    words = ["--task_type", task, "--prompt_type", prompt, "--max_test_samples", "4", "--output_dir", str(tmp_path)]
-    record = record_of(script("mistral/mistral_baseline_inference.py", *words, "--max_document_tokens", "64"))
+def test_baseline_scores_every_prompt_type(tiny_folder, tmp_path, task, prompt):
+    words = ["--pretrained_ckpt", tiny_folder, "--demo", "--task_type", task, "--prompt_type", prompt]
+    words += ["--max_test_samples", "4", "--output_dir", tmp_path, "--max_document_tokens", "64"]
+    record = inprocess.done(BASELINE, *words).record
     assert record["identity"]["settings"]["prompt_type"] == prompt
     assert record["training"] is record["metrics_before"] is None
     assert record["metrics"]["accuracy" if task == "classification" else "rouge1"]["n"] == 4
 
 
-def test_a_zero_shot_record_is_not_taken_for_a_few_shot_one(script, tmp_path):
-    words = ["--task_type", "summarization", "--max_test_samples", "2", "--output_dir", str(tmp_path), "--resume"]
-    first = script("mistral/mistral_baseline_inference.py", *words, "--prompt_type", "zero-shot")
-    assert record_of(first)["identity"]["settings"]["shots"] == 0
-    second = script("mistral/mistral_baseline_inference.py", *words, "--prompt_type", "few-shot")
-    assert second.returncode == 2
-    assert "holds another run" in second.stderr
+def test_a_zero_shot_record_is_not_taken_for_a_few_shot_one(tiny_folder, tmp_path):
+    words = ["--pretrained_ckpt", tiny_folder, "--demo", "--task_type", "summarization", "--max_test_samples", "2"]
+    words += ["--output_dir", tmp_path, "--resume"]
+    first = inprocess.done(BASELINE, *words, "--prompt_type", "zero-shot")
+    assert first.record["identity"]["settings"]["shots"] == 0
+    inprocess.refused(inprocess.start(BASELINE, *words, "--prompt_type", "few-shot"), "holds another run")
 
 
 @pytest.mark.parametrize("task", ["classification", "summarization"])
