@@ -59,18 +59,18 @@ def test_the_front_page_shows_a_row_a_folder_and_its_default_run(pages):
 
 
 def test_sentences_figures_come_from_records_and_published_lines(pages):
-    everyone = folders.everyone()
-    assert front.figure("published distilbert-1 | 2.5% (266) | BERT", everyone) == "16.91"
-    assert front.figure("measured mistral summarization", everyone) == "not measured yet"
-    assert front.figure("memory", everyone) == "not measured yet"
+    all_folders = folders.all_folders()
+    assert front.figure("published distilbert-1 | 2.5% (266) | BERT", all_folders) == "16.91"
+    assert front.figure("measured mistral summarization", all_folders) == "not measured yet"
+    assert front.figure("memory", all_folders) == "not measured yet"
     add(pages, record(SUMMARIZATION, n=(1400, 0, 300)))
-    everyone = folders.everyone()
-    told = front.figure("measured mistral summarization", everyone)
+    all_folders = folders.all_folders()
+    told = front.figure("measured mistral summarization", all_folders)
     assert told == "ROUGE-1 from 20.0 [15.0, 25.0] to 41.0 [36.0, 46.0], n = 300"
-    assert front.figure("training mistral summarization", everyone) == "1,400 rows in 10 min"
-    assert front.figure("interval summarization", everyone) == "± 5.0 with n = 300"
-    low, high = front.figure("range summarization qlora", everyone).split(" to ")
-    reliable = [line for line in front.comparable(everyone, "summarization", "qlora")]
+    assert front.figure("training mistral summarization", all_folders) == "1,400 rows in 10 min"
+    assert front.figure("interval summarization", all_folders) == "± 5.0 with n = 300"
+    low, high = front.figure("range summarization qlora", all_folders).split(" to ")
+    reliable = [line for line in front.comparable(all_folders, "summarization", "qlora")]
     assert not any(line["suspect"] for line in reliable)
     values = [float(line["value"]) for line in reliable]
     assert (float(low), float(high)) == (min(values), max(values))

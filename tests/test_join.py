@@ -83,14 +83,14 @@ def add(home, made, folder="mistral"):
 
 def filled(folder="mistral"):
     """{(table, row, column): what was measured for it} of a folder's published lines that have a record."""
-    everyone = folders.everyone()
-    lines = next(each for each in everyone if each.name == folder).published
-    shown = {(line["table"], line["row"], line["column"]): published.measured(line, everyone) for line in lines}
+    all_folders = folders.all_folders()
+    lines = next(each for each in all_folders if each.name == folder).published
+    shown = {(line["table"], line["row"], line["column"]): published.measured(line, all_folders) for line in lines}
     return {place: text for place, text in shown.items() if text != "-"}
 
 
 def named(folder="mistral"):
-    return join.labels(next(each for each in folders.everyone() if each.name == folder).records)
+    return join.labels(next(each for each in folders.all_folders() if each.name == folder).records)
 
 
 CLASSIFICATION = "mistral/mistral_classification.py"
@@ -232,7 +232,7 @@ def test_the_declared_run_has_the_scripts_settings_and_most_training_rows_not_th
     add(home, record(SUMMARIZATION, "--max_train_samples", "200", n=(200, 0, 300), metrics=scores(30.0)))
     add(home, record(SUMMARIZATION, "--lora_r", "2", n=(900, 0, 300), metrics=scores(95.0)))
     add(home, record(SUMMARIZATION, "--neftune", "5", n=(900, 0, 300), metrics=scores(95.0)))
-    folder = next(each for each in folders.everyone() if each.name == "mistral")
+    folder = next(each for each in folders.all_folders() if each.name == "mistral")
     assert join.declared(folder, "summarization")["metrics"]["rouge1"]["value"] == 30.0
     assert join.declared(folder, "summarization", "qlora+neftune")["metrics"]["rouge1"]["value"] == 95.0
     assert join.declared(folder, "classification") is None

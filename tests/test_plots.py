@@ -36,8 +36,8 @@ def files(home):
 
 
 def of_mistral():
-    everyone = folders.everyone()
-    return plots.of_folder(next(each for each in everyone if each.name == "mistral"))
+    all_folders = folders.all_folders()
+    return plots.of_folder(next(each for each in all_folders if each.name == "mistral"))
 
 
 FOLDERS_OWN = ["mistral_decoding.svg", "mistral_sentiment_confusion.svg", "mistral_sentiment_curves.svg"]
@@ -97,7 +97,7 @@ def test_two_methods_of_one_task_share_a_picture(home):
     """D.7: near-identical pairs stood beside one another."""
     add(home, record("distilbert/distilbert_sentiment.py", training=TRAINED), "distilbert")
     add(home, record("distilbert/distilbert_sentiment_loop.py", training=TRAINED), "distilbert")
-    folder = next(each for each in folders.everyone() if each.name == "distilbert")
+    folder = next(each for each in folders.all_folders() if each.name == "distilbert")
     (picture,) = plots.of_folder(folder)
     assert list(picture.content) == ["full-finetune", "full-finetune+loop"]
 
@@ -126,7 +126,7 @@ def test_decoding_has_a_panel_a_setting_in_its_order_and_the_echo_dashed(home):
 def test_sample_efficiency_has_every_published_curve_once_and_measured_points_with_intervals(home):
     words = ("--train_sample_fraction", "0.1")
     add(home, record("distilbert/distilbert_classification.py", *words, n=(1129, 0, 300)), "distilbert")
-    content = plots.sample_efficiency(folders.everyone())
+    content = plots.sample_efficiency(folders.all_folders())
     with open(ROOT / "distilbert/published.csv", encoding="utf-8", newline="") as stream:
         lines = [line for line in csv.DictReader(stream) if (line["table"], line["column"]) == ("distilbert-1", "BERT")]
     curve = next(each for each in content if each["label"] == "distilbert: BERT")
@@ -146,8 +146,8 @@ def test_sample_efficiency_has_every_published_curve_once_and_measured_points_wi
 def test_before_and_after_and_cost_against_quality_show_declared_runs(home):
     add(home, record(SUMMARIZATION, "--lora_r", "2", metrics=scores(99.0)))
     add(home, record(SUMMARIZATION))
-    everyone = folders.everyone()
-    tuned = plots.base_to_tuned(everyone)
+    all_folders = folders.all_folders()
+    tuned = plots.base_to_tuned(all_folders)
     assert [label for label, *_ in tuned] == [
         "mistral, summarization (ROUGE-1), qlora, 281 rows",
         "mistral, sentiment (accuracy), qlora, 281 rows",
@@ -155,7 +155,7 @@ def test_before_and_after_and_cost_against_quality_show_declared_runs(home):
     assert (tuned[0][1]["value"], tuned[0][2]["value"]) == (20.0, 41.0)
     (axis,) = drawings.base_to_tuned(tuned).axes
     assert axis.get_xlabel() == "score, %"
-    quality = plots.cost_quality(everyone)
+    quality = plots.cost_quality(all_folders)
     assert [point[:2] for point in quality["summarization: ROUGE-1"]] == [["mistral, qlora", 10.0]]
     for axis in drawings.cost_quality(quality).axes:
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("training, minutes", "score, %")
@@ -176,7 +176,7 @@ def test_a_label_with_a_formulas_sign_and_curves_with_gaps_are_drawn(home):
 
 
 def test_a_readme_shows_the_pictures_of_its_records(home):
-    folder = next(each for each in folders.everyone() if each.name == "mistral")
+    folder = next(each for each in folders.all_folders() if each.name == "mistral")
     for kind, file in zip(("decoding", "confusion", "curves"), FOLDERS_OWN, strict=True):
         assert plots.shown(folder, kind).endswith(f"](../assets/{file})")
     assert plots.shown(folder, "curves", "summarization") == ""
@@ -185,8 +185,8 @@ def test_a_readme_shows_the_pictures_of_its_records(home):
 
 
 def test_assets_hold_the_pictures_of_todays_records_and_nothing_else():
-    everyone = folders.everyone()
-    pictures = [picture for folder in everyone for picture in plots.of_folder(folder)] + plots.of_front(everyone)
+    all_folders = folders.all_folders()
+    pictures = [picture for folder in all_folders for picture in plots.of_folder(folder)] + plots.of_front(all_folders)
     assert [picture.file for picture in pictures if not picture.stands()] == []
     kept = {path.name for path in (ROOT / "assets").glob("*.svg")} - set(plots.OTHERS)
     assert sorted(picture.file for picture in pictures) == sorted(kept)

@@ -252,7 +252,7 @@ def test_the_grid_of_adapters_and_the_shares_of_the_rows_have_tables(pages):
 
 
 def folder_of(name):
-    return next(each for each in folders.everyone() if each.name == name)
+    return next(each for each in folders.all_folders() if each.name == name)
 
 
 def test_ways_of_decoding_are_rows_and_the_echo_is_the_last(pages):

@@ -27,11 +27,11 @@ def labels(model, encoder, data, settings, execution):
         scoring.score_labels(model, encoder, prompts, data.labels, size, keep, kept.done)
         written = generate(model, encoder, prompts, stage, settings, execution, timing.beside(FREE))
         texts, truth = [row["text"] for row in written], [row["target"] for row in data.test]
-        found, confusion = classes(data, argmax_label(data.labels, [row["scores"] for row in kept.rows]))
-        found |= metrics.outcomes(texts, truth, data.labels)
+        scores, confusion = classes(data, argmax_label(data.labels, [row["scores"] for row in kept.rows]))
+        scores |= metrics.outcomes(texts, truth, data.labels)
         if len(data.labels) == 2:
-            found |= metrics.generated(texts, truth, data.labels)
-        return found, confusion
+            scores |= metrics.generated(texts, truth, data.labels)
+        return scores, confusion
 
     return prompted(model, encoder, data, execution, score)
 
@@ -69,8 +69,8 @@ def summaries(model, encoder, data, settings, execution):
 
     def score(stage, prompts, timing):
         written = generate(model, encoder, prompts, stage, settings, execution, timing)
-        found = metrics.rouge([row["text"] for row in written], [row["target"] for row in data.test])
-        return found | {"stopped": metrics.share([row["stopped"] for row in written])}, None
+        scores = metrics.rouge([row["text"] for row in written], [row["target"] for row in data.test])
+        return scores | {"stopped": metrics.share([row["stopped"] for row in written])}, None
 
     return prompted(model, encoder, data, execution, score)
 
@@ -90,11 +90,11 @@ def instructions(model, encoder, data, settings, execution):
         lines = zip(asked, references, answers, strict=True)
         rows = [dict(zip(("prompt", "reference", "answer"), line, strict=True)) for line in lines]
         files.write_lines(execution.folder / "answers.jsonl", rows)
-        found = metrics.responses(answers, references, settings.bertscore_model)
+        scores = metrics.responses(answers, references, settings.bertscore_model)
         if not echo:  # the same for the base model and the tuned one
             parrot = metrics.responses(asked, references, settings.bertscore_model)
             echo.update({f"echo_{name}": value for name, value in parrot.items()})
-        return found | {"stopped": metrics.share([row["stopped"] for row in written])} | echo, None
+        return scores | {"stopped": metrics.share([row["stopped"] for row in written])} | echo, None
 
     return prompted(model, encoder, data, execution, score)
 

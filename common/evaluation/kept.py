@@ -83,27 +83,27 @@ class Predictions:
         """Whether a line of the file is a batch of this stage, whose rows are then placed."""
         try:
             batch = json.loads(line.decode())
-            rows, found, seconds = batch["rows"], batch["found"], batch["seconds"]
+            rows, results, seconds = batch["rows"], batch["found"], batch["seconds"]
             numbers = isinstance(rows, list) and all(type(row) is int and 0 <= row < len(self.rows) for row in rows)
             new = numbers and rows and len(set(rows)) == len(rows) and not any(self.rows[row] for row in rows)
-            if not (line.endswith(b"\n") and new and len(found) == len(rows) and is_number(seconds) and seconds >= 0):
+            if not (line.endswith(b"\n") and new and len(results) == len(rows) and is_number(seconds) and seconds >= 0):
                 return False
-            if not all(isinstance(row, dict) and self.valid(row) for row in found):
+            if not all(isinstance(row, dict) and self.valid(row) for row in results):
                 return False
         except (ValueError, KeyError, TypeError, RecursionError):
             return False
-        self._place(rows, found, seconds)
+        self._place(rows, results, seconds)
         return True
 
-    def add(self, rows, found, seconds):
+    def add(self, rows, results, seconds):
         """Keep one batch: a line of the file is a batch, so a batch is there whole or not at all."""
-        self._place(rows, found, seconds)
+        self._place(rows, results, seconds)
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"rows": rows, "seconds": seconds, "found": found}, ensure_ascii=False) + "\n")
+            stream.write(json.dumps({"rows": rows, "seconds": seconds, "found": results}, ensure_ascii=False) + "\n")
 
-    def _place(self, rows, found, seconds):
-        for row, value in zip(rows, found, strict=True):
+    def _place(self, rows, results, seconds):
+        for row, value in zip(rows, results, strict=True):
             self.rows[row] = value
         self.timing.batches.append((seconds, len(rows)))
-        if "tokens" in found[0]:
-            self.timing.tokens = (self.timing.tokens or 0) + sum(row["tokens"] for row in found)
+        if "tokens" in results[0]:
+            self.timing.tokens = (self.timing.tokens or 0) + sum(row["tokens"] for row in results)

@@ -16,11 +16,11 @@ TASKS = {"classification": "20 Newsgroups, accuracy", "summarization": "SAMSum, 
 GB = 1e9
 
 
-def models(everyone):
+def models(all_folders):
     """One row a folder: published and measured figures of its default run, and what that training takes."""
     head = ["model", "size", *TASKS.values(), "to train on SAMSum"]
     body = []
-    for folder in everyone:
+    for folder in all_folders:
         first = folder.facts.VARIANTS[0]
         row = [f"[{folder.name}]({folder.name})", f"{first.parameters / 1e9:.2g} B"]
         row += [both(folder, task) for task in TASKS]
@@ -30,8 +30,8 @@ def models(everyone):
 
 def both(folder, task):
     """The published figure of a folder's default experiment, and the measured one with its interval and n."""
-    found = [printed(folder, task), measured(folder, task)]
-    return "; ".join(each for each in found if each != NOTHING) or NOTHING
+    figures = [printed(folder, task), measured(folder, task)]
+    return "; ".join(each for each in figures if each != NOTHING) or NOTHING
 
 
 def printed(folder, task):
@@ -64,64 +64,64 @@ def takes(checkpoint):
     return f"{budget.peak_of_defaults(checkpoint) / GB:.0f} GB, {budget.of_defaults(checkpoint)['usd']:.2f} USD"
 
 
-def budgets(everyone):
+def budgets(all_folders):
     """What every folder's first checkpoint takes to train on SAMSum at the folder's defaults, on a GPU, by parts."""
     head = ["checkpoint", "weights", "adapter, optimizer, gradients", "activations", "peak", "training", "cost"]
     body = []
-    for folder in everyone:
+    for folder in all_folders:
         first = folder.facts.VARIANTS[0]
-        found = budget.of_defaults(first.checkpoint)
-        parts = found["memory"]
+        estimate = budget.of_defaults(first.checkpoint)
+        parts = estimate["memory"]
         trained = sum(parts[name] for name in ("adapter", "optimizer", "gradients"))
         sizes = [parts["weights"], trained, parts["activations"], parts["peak"]]
-        body.append([first.name, *(f"{size / GB:.1f} GB" for size in sizes), duration(found["seconds"])])
-        body[-1].append(f"{found['usd']:.2f} USD")
+        body.append([first.name, *(f"{size / GB:.1f} GB" for size in sizes), duration(estimate["seconds"])])
+        body[-1].append(f"{estimate['usd']:.2f} USD")
     return cells.table(head, body) + f"\nTime and cost on {budget.REFERENCE}; estimated.\n"
 
 
 # Figures of sentences: each takes the folders and the words of the marker.
 
 
-def figure_of_published(everyone, words):
+def figure_of_published(all_folders, words):
     """published TABLE | ROW | COLUMN: the figure as it was printed."""
     table, row, column = (word.strip() for word in words.split("|"))
-    lines = [line for folder in everyone for line in folder.published]
-    found = [line for line in lines if (line["table"], line["row"], line["column"]) == (table, row, column)]
-    if len(found) != 1 or not found[0]["value"]:
+    lines = [line for folder in all_folders for line in folder.published]
+    matching = [line for line in lines if (line["table"], line["row"], line["column"]) == (table, row, column)]
+    if len(matching) != 1 or not matching[0]["value"]:
         raise InputError(f"no published figure {words}")
-    return found[0]["value"]
+    return matching[0]["value"]
 
 
-def figure_of_range(everyone, words):
+def figure_of_range(all_folders, words):
     """range TASK METHOD: the lowest and the highest published figure that can be relied on, of the task's first metric,
     over models that have both this method's and a zero-shot one."""
-    lines = comparable(everyone, *words.split())
+    lines = comparable(all_folders, *words.split())
     values = sorted((float(line["value"]), line["value"]) for line in lines)
     return f"{values[0][1]} to {values[-1][1]}" if values else "none"
 
 
-def figure_of_count(everyone, words):
+def figure_of_count(all_folders, words):
     """count TASK METHOD: how many models `range` is over."""
-    return str(len({line["model"] for line in comparable(everyone, *words.split())}))
+    return str(len({line["model"] for line in comparable(all_folders, *words.split())}))
 
 
-def comparable(everyone, task, method):
-    lines = published.lines_of(everyone, task=task, metric=runs.SHOWN[task][0])
+def comparable(all_folders, task, method):
+    lines = published.lines_of(all_folders, task=task, metric=runs.SHOWN[task][0])
     lines = [line for line in lines if line["value"] and not line["suspect"]]
     models = [{line["model"] for line in lines if line["method"] == each} for each in (method, "zero-shot")]
     return [line for line in lines if line["method"] == method and line["model"] in set.intersection(*models)]
 
 
-def figure_of_suspect(everyone, words):
+def figure_of_suspect(all_folders, words):
     """suspect TASK METRIC: how many published figures are marked, "60 of 72"."""
     task, metric = words.split()
-    lines = [line for line in published.lines_of(everyone, task=task, metric=metric) if line["value"]]
+    lines = [line for line in published.lines_of(all_folders, task=task, metric=metric) if line["value"]]
     return f"{sum(bool(line['suspect']) for line in lines)} of {len(lines)}"
 
 
-def figure_of_measured(everyone, words):
+def figure_of_measured(all_folders, words):
     """measured FOLDER TASK [METHOD]: the score of the declared run, before and after."""
-    record = record_of(everyone, words)
+    record = record_of(all_folders, words)
     if record is None:
         return "not measured yet"
     before, after = runs.stages(record)
@@ -132,60 +132,61 @@ def figure_of_measured(everyone, words):
     return f"{metrics.TITLES[metric]} {score}, n = {record['data']['n']['test']:,}"
 
 
-def figure_of_training(everyone, words):
+def figure_of_training(all_folders, words):
     """training FOLDER TASK [METHOD]: on how many rows the declared run was trained, and how long."""
-    record = record_of(everyone, words)
+    record = record_of(all_folders, words)
     if record is None:
         return "not measured yet"
     took = runs.seconds(record)
     return f"{record['data']['n']['train']:,} rows" + (f" in {took}" if took != NOTHING else "")
 
 
-def record_of(everyone, words):
+def record_of(all_folders, words):
     name, task, *method = words.split()
-    folder = next((each for each in everyone if each.name == name), None)
+    folder = next((each for each in all_folders if each.name == name), None)
     return join.declared(folder, task, *method) if folder else None
 
 
-def figure_of_interval(everyone, task):
+def figure_of_interval(all_folders, task):
     """interval TASK: half the width of the narrowest interval of a score measured here, with its n."""
-    found = narrowest_interval(everyone, task)
-    return f"± {found[0]:.1f} with n = {found[1]:,}" if found else "not measured yet"
+    narrowest = narrowest_interval(all_folders, task)
+    return f"± {narrowest[0]:.1f} with n = {narrowest[1]:,}" if narrowest else "not measured yet"
 
 
-def narrowest_interval(everyone, task):
+def narrowest_interval(all_folders, task):
     """(half the width, n), or None."""
-    found = []
-    for folder in everyone:
+    intervals = []
+    for folder in all_folders:
         for record in runs.of_task(folder, task):
             metric = (record["metrics"] or {}).get(runs.SHOWN[task][0])
             if metric and metric["ci95"] and metric["n"]:
-                found.append(((metric["ci95"][1] - metric["ci95"][0]) / 2, metric["n"]))
-    return min(found, default=None)
+                intervals.append(((metric["ci95"][1] - metric["ci95"][0]) / 2, metric["n"]))
+    return min(intervals, default=None)
 
 
-def figure_of_gaps(everyone, words):
+def figure_of_gaps(all_folders, words):
     """gaps TASK METHOD: how many neighbours, by the figures of `range`, are closer than `interval`."""
     task = words.split()[0]
-    values = sorted(float(line["value"]) for line in comparable(everyone, *words.split()))
+    values = sorted(float(line["value"]) for line in comparable(all_folders, *words.split()))
     gaps = [high - low for low, high in itertools.pairwise(values)]
-    narrowest = narrowest_interval(everyone, task)
+    narrowest = narrowest_interval(all_folders, task)
     if narrowest is None:
         return "not measured yet how many"
     return f"{sum(gap <= narrowest[0] for gap in gaps)} of the {len(gaps)}"
 
 
-def figure_of_devices(everyone, _):
+def figure_of_devices(all_folders, _):
     """devices: what the recorded runs ran on."""
     return (
-        ", ".join(sorted({runs.device(record) for folder in everyone for record in join.own(folder)})) or "nothing yet"
+        ", ".join(sorted({runs.device(record) for folder in all_folders for record in join.own(folder)}))
+        or "nothing yet"
     )
 
 
-def figure_of_memory(everyone, _):
+def figure_of_memory(all_folders, _):
     """memory: the peaks of the trainings recorded on CPUs."""
     peaks = []
-    for folder in everyone:
+    for folder in all_folders:
         for record in join.own(folder):
             peak = (record["training"] or {}).get("peak_memory_bytes")
             if peak and record["environment"]["device"].startswith("CPU"):
@@ -193,7 +194,7 @@ def figure_of_memory(everyone, _):
     return f"{math.floor(min(peaks))} to {math.ceil(max(peaks))} GB" if peaks else "not measured yet"
 
 
-def figure_of_budget(everyone, words):
+def figure_of_budget(all_folders, words):
     """budget CHECKPOINT: what training it on SAMSum takes."""
     return takes(words)
 
@@ -203,9 +204,9 @@ FIGURES = {
 }
 
 
-def figure(words, everyone):
+def figure(words, all_folders):
     """The figure that a marker's words ask for."""
     name, _, rest = words.partition(" ")
     if name not in FIGURES:
         raise InputError(f"there is no figure {name}; there are: {', '.join(FIGURES)}")
-    return FIGURES[name](everyone, rest.strip())
+    return FIGURES[name](all_folders, rest.strip())

@@ -122,12 +122,12 @@ def own(folder):
     ]
 
 
-def fullest(found):
+def fullest(records):
     """Of several records of one experiment: a finished one, with most test rows, most training rows, the newest. Never
     the one with the best score."""
     n = lambda record: record["data"]["n"]  # noqa: E731
     return max(
-        found,
+        records,
         key=lambda r: (r["status"] == "done", n(r)["test"], n(r)["train"] * trains(r), r["finished_at"]),
         default=None,
     )
@@ -140,15 +140,15 @@ def declared(folder, task, of_method=None):
     """The record that stands for a folder's task on the front page and in pictures: trained with the script's own
     settings, or fewer training rows, and of these the one with most training rows, then most test rows. of_method:
     another method than the script's default."""
-    found = []
+    records = []
     for record in own(folder):
         usual = record["identity"]["task"] == task and trains(record) and record["status"] == "done"
         if usual and set(deviations(record)) <= THINNED:
-            found.append(record)
-    if of_method is None and found:
+            records.append(record)
+    if of_method is None and records:
         of_method = usual_method(folder, task)
-    found = [record for record in found if method(record) == of_method]
-    return max(found, key=lambda r: (r["data"]["n"]["train"], r["data"]["n"]["test"], r["finished_at"]), default=None)
+    records = [record for record in records if method(record) == of_method]
+    return max(records, key=lambda r: (r["data"]["n"]["train"], r["data"]["n"]["test"], r["finished_at"]), default=None)
 
 
 def usual_method(folder, task):
@@ -181,19 +181,19 @@ def in_words(name, value):
     return f"{name} {' '.join(value) if isinstance(value, list) else value}"
 
 
-def labels(found, without=()):
+def labels(records, without=()):
     """A name for each record, no two alike: its method and deviations ("qlora, lora_r 8, seed 43"), with the run's id
     where these are the same. without: deviations that the table says otherwise, in a column of training rows. The names
     are fit for a page."""
     names = []
-    for record in found:
+    for record in records:
         told = [in_words(*each) for each in deviations(record).items() if each[0] not in without]
         more = [f"{len(told) - 3} more"] if len(told) > 4 else []
         again = " (inference)" * (record["identity"]["kind"] == "inference")
         names.append(markdown(", ".join([method(record) + again, *(told[:3] if more else told), *more])))
-    rows = [record["data"]["n"]["train"] * bool(without) for record in found]
+    rows = [record["data"]["n"]["train"] * bool(without) for record in records]
     keys = list(zip(names, rows, strict=True))
     return [
         f"{name}, {record['id'][:6]}" if keys.count(key) > 1 or " more" in name else name
-        for name, key, record in zip(names, keys, found, strict=True)
+        for name, key, record in zip(names, keys, records, strict=True)
     ]

@@ -59,18 +59,18 @@ def of_folder(folder):
     """The pictures that the folder's records make: for each task the declared run of each method."""
     made = []
     for task in runs.SHOWN:
-        found = declared(folder, task)
+        records = declared(folder, task)
         name = f"{folder.name}_{task}"
         curves = {
             cells.plain(label): {**record["training"]["curves"], "validation": record["training"]["validation"]}
-            for label, record in found
+            for label, record in records
             if drawable(record)
         }
         if curves:
             made.append(Picture("curves", f"{name}_curves.svg", f"{folder.name}, {task}", curves, drawings.curves))
         matrices = {
             f"{cells.plain(label)}: {stage}": {**each, "labels": list(map(cells.plain, each["labels"]))}
-            for label, record in found[:1]
+            for label, record in records[:1]
             for stage, each in (record["confusion"] or {}).items()
             if runs.is_square(each)
         }
@@ -88,8 +88,10 @@ def declared(folder, task):
     """[(method, record)]: the declared run of each method, the script's own first, four at most."""
     methods = cells.unique(join.method(record) for record in runs.of_task(folder, task) if join.trains(record))
     usual = join.usual_method(folder, task)
-    found = [(method, join.declared(folder, task, method)) for method in sorted(methods, key=lambda m: (m != usual, m))]
-    return [(method, record) for method, record in found if record][:4]
+    records = [
+        (method, join.declared(folder, task, method)) for method in sorted(methods, key=lambda m: (m != usual, m))
+    ]
+    return [(method, record) for method, record in records if record][:4]
 
 
 def drawable(record):
@@ -122,22 +124,32 @@ def axis_of(asked):
     return asked_for[0] if asked_for else ("num_beams", asked["num_beams"])
 
 
-def of_front(everyone):
+def of_front(all_folders):
     """The pictures of the front page, as far as there is anything to draw."""
     made = [
-        ("data", "How much data: 20 Newsgroups", sample_efficiency(everyone), drawings.sample_efficiency),
-        ("tuned", "Before and after fine-tuning, with 95 % intervals", base_to_tuned(everyone), drawings.base_to_tuned),
-        ("cost", "Time of training against score, with 95 % intervals", cost_quality(everyone), drawings.cost_quality),
+        ("data", "How much data: 20 Newsgroups", sample_efficiency(all_folders), drawings.sample_efficiency),
+        (
+            "tuned",
+            "Before and after fine-tuning, with 95 % intervals",
+            base_to_tuned(all_folders),
+            drawings.base_to_tuned,
+        ),
+        (
+            "cost",
+            "Time of training against score, with 95 % intervals",
+            cost_quality(all_folders),
+            drawings.cost_quality,
+        ),
     ]
     names = {"data": "sample_efficiency.svg", "tuned": "base_to_tuned.svg", "cost": "cost_quality.svg"}
     return [Picture(kind, names[kind], title, content, draw) for kind, title, content, draw in made if content]
 
 
-def sample_efficiency(everyone):
+def sample_efficiency(all_folders):
     """[{label, suspect, measured, points: [[rows, accuracy, low, high]]}]: published curves, one of each set of
     figures, and measured ones."""
     curves = {}
-    for line in published.lines_of(everyone, task="classification", metric="accuracy"):
+    for line in published.lines_of(all_folders, task="classification", metric="accuracy"):
         if line["train_sample_fraction"] and line["value"]:
             rows = float(line["train_sample_fraction"]) * ROWS
             curve = curves.setdefault((line["table"], line["column"]), {"suspect": bool(line["suspect"]), "points": []})
@@ -149,12 +161,12 @@ def sample_efficiency(everyone):
             seen.add(figures)
             label = f"{table.partition('-')[0]}: {column}"
             made.append({"label": cells.plain(label), "measured": False, **curve})
-    return made + measured_curves(everyone)
+    return made + measured_curves(all_folders)
 
 
-def measured_curves(everyone):
+def measured_curves(all_folders):
     made = {}
-    for folder in everyone:
+    for folder in all_folders:
         for record in runs.of_task(folder, "classification"):
             score = (record["metrics"] or {}).get("accuracy")
             usual = set(join.deviations(record)) <= join.THINNED
@@ -165,10 +177,10 @@ def measured_curves(everyone):
     return [{**curve, "points": sorted(curve["points"])} for curve in made.values()]
 
 
-def base_to_tuned(everyone):
+def base_to_tuned(all_folders):
     """[[label, base metric, tuned metric]] of the declared runs that have both."""
     made = []
-    for folder in everyone:
+    for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
             for method, record in declared(folder, task):
                 both = [(stage or {}).get(metric) or metrics.UNKNOWN for stage in runs.stages(record)]
@@ -179,10 +191,10 @@ def base_to_tuned(everyone):
     return made
 
 
-def cost_quality(everyone):
+def cost_quality(all_folders):
     """{task and metric: [[label, minutes of training, metric]]} of the declared runs."""
     made = {}
-    for folder in everyone:
+    for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
             for method, record in declared(folder, task):
                 took, score = (record["training"] or {}).get("seconds"), record["metrics"].get(metric)
@@ -198,10 +210,11 @@ def shown(folder, kind, task=""):
     return "\n\n".join(f"![{cells.markdown(p.title)}](../assets/{p.file})" for p in wanted)
 
 
-def of_front_page(everyone):
+def of_front_page(all_folders):
     """The one picture of the front page."""
     return (
-        "\n".join(f"![{p.title}](assets/{p.file})" for p in of_front(everyone) if p.kind == "data") or "No picture yet."
+        "\n".join(f"![{p.title}](assets/{p.file})" for p in of_front(all_folders) if p.kind == "data")
+        or "No picture yet."
     )
 
 
@@ -210,9 +223,9 @@ def drawn(path):
     return re.search(r"<dc:description>[0-9a-f]{64}<", path.read_text(encoding="utf-8", errors="replace")) is not None
 
 
-def of_all_folders(everyone):
+def of_all_folders(all_folders):
     """The pictures that are of several folders and stand beside the front page's, in the README of this package."""
-    wanted = [picture for picture in of_front(everyone) if picture.kind != "data"]
+    wanted = [picture for picture in of_front(all_folders) if picture.kind != "data"]
     return "\n\n".join(f"![{p.title}](../../assets/{p.file})" for p in wanted) or "No picture yet."
 
 
@@ -221,11 +234,11 @@ def main(words):
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a picture is missing or stale")
     args = parser.parse_args(words)
-    everyone = folders.everyone()
-    chosen = folders.named(args.folders, everyone)
+    all_folders = folders.all_folders()
+    chosen = folders.named(args.folders, all_folders)
     pictures = {picture.file: picture for folder in chosen for picture in of_folder(folder)}
     if not args.folders:
-        pictures |= {picture.file: picture for picture in of_front(everyone)}
+        pictures |= {picture.file: picture for picture in of_front(all_folders)}
     stale = [file for file, picture in pictures.items() if not picture.stands()]
     mine = [f"{folder.name}_*.svg" for folder in chosen] if args.folders else ["*.svg"]
     known = {*pictures, *OTHERS}

@@ -13,7 +13,7 @@ SERVING = (
 )
 
 
-def table(folder, name, everyone):
+def table(folder, name, all_folders):
     """A table of the folder's published.csv: its `row` and `column` values span the figures. Without any measured
     figure it ends in one line that says what it takes to measure one."""
     lines = [line for line in folder.published if line["table"] == name]
@@ -30,11 +30,11 @@ def table(folder, name, everyone):
                 row.append(quoted(cell.get((row[0], column)), notes))
     filled = False
     for title, experiments in measured_columns(rows, columns, cell):
-        found = [measured(line, everyone) for line in experiments]
-        if set(found) != {NOTHING}:
+        figures = [measured(line, all_folders) for line in experiments]
+        if set(figures) != {NOTHING}:
             filled = True
             head.append(f"measured: {title}")
-            for row, each in zip(body, found, strict=True):
+            for row, each in zip(body, figures, strict=True):
                 row.append(each)
     body = [row for row in body if set(row[1:]) != {NOTHING}]  # a row of our own that nobody measured yet
     text = [cells.table(head, body), *beneath(folder, lines, notes)]
@@ -90,14 +90,14 @@ def document(name):
     return f"[{study['name']}]({study['link']}), {name}"
 
 
-def measured(line, everyone):
+def measured(line, all_folders):
     """The figure measured for a published one, with n; where the line is about a share of the training rows, also with
     how many these were. OOM and failed are kept; - where there is no record."""
     if not line:
         return NOTHING
-    variants = join.variants(everyone)
-    found = [r for folder in everyone for r in join.own(folder) if join.is_of(r, line, variants)]
-    shown = [(record, value(record, line)) for record in found]
+    variants = join.variants(all_folders)
+    records = [r for folder in all_folders for r in join.own(folder) if join.is_of(r, line, variants)]
+    shown = [(record, value(record, line)) for record in records]
     record = join.fullest([record for record, text in shown if text != NOTHING])
     if record is None:
         return NOTHING

@@ -28,21 +28,21 @@ def stages(record):
     return record["metrics_before"], record["metrics"]
 
 
-def named(found, without=()):
+def named(records, without=()):
     """[(label, record)] in the order of the labels."""
-    return sorted(zip(join.labels(found, without), found, strict=True), key=lambda pair: pair[0])
+    return sorted(zip(join.labels(records, without), records, strict=True), key=lambda pair: pair[0])
 
 
 def scores(folder, task):
     """A row a record: the score before and after, with n; what did not end well, with its reason. Answers that were
     decoded in other ways stand in `decoding`."""
-    found = [record for record in of_task(folder, task) if task != "instructions" or not inference(record)]
-    if not found:
+    records = [record for record in of_task(folder, task) if task != "instructions" or not inference(record)]
+    if not records:
         return lacking(folder, task)
     first, *others = SHOWN[task]
     title = metrics.TITLES[first]
     body, more, reasons = [], [], []
-    for label, record in named(found, join.THINNED):
+    for label, record in named(records, join.THINNED):
         both = [[cells.figure((stage or {}).get(name)) for stage in stages(record)] for name in SHOWN[task]]
         if record["status"] != "done":
             reasons.append(f"{label}: {record['status']}, {cells.markdown(record['reason'])}  ")
@@ -96,9 +96,9 @@ def seconds(record):
 def sample_efficiency(folder):
     """Accuracy by the share of the training rows: a row a share, a column for runs that are otherwise the same."""
     columns, counts, shown = {}, {}, {"train_sample_fraction"}
-    found = [record for record in of_task(folder, "classification") if not inference(record)]
-    found = [record for record in found if by_share(record)]
-    for record, label in zip(found, names_without(found, shown), strict=True):
+    records = [record for record in of_task(folder, "classification") if not inference(record)]
+    records = [record for record in records if by_share(record)]
+    for record, label in zip(records, names_without(records, shown), strict=True):
         share = record["identity"]["settings"]["train_sample_fraction"]
         columns.setdefault(label, {}).setdefault(share, []).append(record)
         counts[share] = record["data"]["n"]["train"]
@@ -127,9 +127,9 @@ def by_share(record):
     return fits(record) and record["identity"]["settings"]["max_train_samples"] is None
 
 
-def names_without(found, hidden):
+def names_without(records, hidden):
     """Labels of records that say nothing of the fields `hidden`: runs that differ in these alone are named alike."""
-    return [join.labels([record], hidden)[0] for record in found]
+    return [join.labels([record], hidden)[0] for record in records]
 
 
 def outcome(record, metric):
@@ -151,21 +151,21 @@ def costs(folder, task, trainings):
 
 def adapters(folder):
     """Rank, dropout and epochs: the results of run_lora.sh, a row a rank and dropout, a column a number of epochs."""
-    found = {}
+    by_cell = {}
     for record in of_task(folder, "summarization"):
         settings, differ = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
         if record["identity"]["kind"] == "training" and settings["lora_r"] and differ and differ <= set(GRID):
-            found.setdefault(tuple(settings[name] for name in GRID), []).append(record)
-    if not found:
+            by_cell.setdefault(tuple(settings[name] for name in GRID), []).append(record)
+    if not by_cell:
         usual = join.training_settings(folder.path, "summarization").epochs
         trainings = len(GRID["lora_r"]) * len(GRID["dropout"]) * sum(GRID["epochs"]) / usual
         takes = costs(folder, "summarization", trainings)
         return f"Not measured here yet. To measure: `bash {folder.name}/run_lora.sh`, 72 trainings{takes}.\n"
-    epochs = sorted({key[2] for key in found})
+    epochs = sorted({key[2] for key in by_cell})
     head = ["rank, dropout", *(f"{each:g} epochs" for each in epochs)]
     body = []
-    for rank, dropout in sorted({key[:2] for key in found}):
-        records = [join.fullest(found.get((rank, dropout, each), [])) for each in epochs]
+    for rank, dropout in sorted({key[:2] for key in by_cell}):
+        records = [join.fullest(by_cell.get((rank, dropout, each), [])) for each in epochs]
         row = [outcome(record, "rouge1") if record else NOTHING for record in records]
         body.append([f"{rank}, {dropout:g}", *row])
     return "ROUGE-1 of the tuned model:\n\n" + cells.table(head, body)
@@ -190,8 +190,8 @@ def report(folder):
     head, body = ["run", "model", "class", "precision", "recall", "F1", "rows"], []
     for label, record in named(of_task(folder, "sentiment"), join.THINNED):
         matrices = {stage: each for stage, each in (record["confusion"] or {}).items() if is_square(each)}
-        for stage, found in matrices.items():
-            for name, *shares, rows in metrics.report(found):
+        for stage, matrix in matrices.items():
+            for name, *shares, rows in metrics.report(matrix):
                 short = [NOTHING if share == NOTHING else f"{float(share):.1f}" for share in shares]
                 body.append([label, stage, cells.markdown(name), *short, rows])
     return cells.table(head, body) if body else f"{NONE_YET}\n"
@@ -205,8 +205,8 @@ def is_square(matrix):
 
 def cost(folder):
     """Time, memory and money of every run: of training, then of scoring."""
-    found = join.own(folder)
-    if not found:
+    records = join.own(folder)
+    if not records:
         return f"{NONE_YET}\n"
     trained, scored, devices = [], [], []
     for task in SHOWN:
@@ -252,20 +252,20 @@ def amount(value, form):
 
 def decoding(folder):
     """Scores of one trained adapter's answers by how they were decoded; beside them what an echo of the prompt gets."""
-    found = [record for record in of_task(folder, "instructions") if record["identity"]["kind"] == "inference"]
-    found = [record for record in found if record["status"] == "done"]
-    if not found:
+    records = [record for record in of_task(folder, "instructions") if record["identity"]["kind"] == "inference"]
+    records = [record for record in records if record["status"] == "done"]
+    if not records:
         return f"Not measured here yet. To measure: `bash {folder.name}/decoding_sweep.sh` behind a training.\n"
     names = SHOWN["instructions"]
     head = ["decoding", "scored on", *(metrics.TITLES[name] for name in names)]
     body = []
-    for label, record in sorted(zip(join.labels(found), found, strict=True), key=lambda pair: order(pair[1])):
+    for label, record in sorted(zip(join.labels(records), records, strict=True), key=lambda pair: order(pair[1])):
         how = decoded(record)
-        same = [r for r in found if decoded(r) == how and others(r) == others(record)]
+        same = [r for r in records if decoded(r) == how and others(r) == others(record)]
         shown = how if len(same) == 1 and not others(record) else label
         row = [shown, f"{record['data']['n']['test']} rows"]
         body.append([*row, *(cells.figure(record["metrics"].get(name)) for name in names)])
-    newest = max(found, key=lambda record: record["finished_at"])
+    newest = max(records, key=lambda record: record["finished_at"])
     echo = [cells.figure(newest["metrics"].get(f"echo_{name}")) for name in names]
     body.append(["an echo of the prompt", f"{newest['data']['n']['test']} rows", *echo])
     return cells.table(head, body)

@@ -57,11 +57,11 @@ def amount(value, unit):
 
 def cards(_):
     """The figures of `python -m common bench gpu`, a line a cell and side."""
-    found = kept("bench_gpu.json")
-    if found is None:
+    measured = kept("bench_gpu.json")
+    if measured is None:
         return "Not measured yet: `python -m common bench gpu` takes a CUDA card.\n"
     body = []
-    for cell, sides in found["cells"].items():
+    for cell, sides in measured["cells"].items():
         for side, figures in sides.items():
             if "error" in figures:
                 shown = [figures["error"], NOTHING, NOTHING]
@@ -70,7 +70,7 @@ def cards(_):
                 shown = [f"{speed:,.0f}", f"{figures['mfu']:.0%}", f"{peak / 1e9:.1f} GB"]
             body.append([cells.markdown(cell), cells.markdown(side), *shown])
     head = ["model, method, row", "side", "tokens/s", "of the card's matrix-product rate", "peak memory"]
-    told = f"{found['card']}, {found['date']}, medians of {found['runs']} runs: `python -m common bench gpu`."
+    told = f"{measured['card']}, {measured['date']}, medians of {measured['runs']} runs: `python -m common bench gpu`."
     return f"{cells.table(head, body)}\n{cells.markdown(told).replace('&#96;', '`')}\n"
 
 

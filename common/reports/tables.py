@@ -59,16 +59,16 @@ def everything(folder):
     return "\n\n".join(part.strip() for part in text if part.strip())
 
 
-def folder_table(folder, name, everyone):
+def folder_table(folder, name, all_folders):
     if name == "runs":
         return everything(folder)
-    return GENERATED[name](folder) if name in GENERATED else published.table(folder, name, everyone)
+    return GENERATED[name](folder) if name in GENERATED else published.table(folder, name, all_folders)
 
 
-def front_table(name, everyone):
+def front_table(name, all_folders):
     if name not in FRONT:
         raise InputError(f"there is no table {name}; there are: {', '.join(FRONT)}")
-    return FRONT[name](everyone)
+    return FRONT[name](all_folders)
 
 
 def rendered(path, make, figure):
@@ -86,14 +86,14 @@ def nested(pattern, text, kind):
     return any(BEGUN[kind].search(match[3]) for match in pattern.finditer(text))
 
 
-def pages(wanted, everyone):
+def pages(wanted, all_folders):
     """[(README, what makes its tables)]: of the folders, of the packages of common/, and the front page."""
     made = [
-        (folder.path / "README.md", functools.partial(folder_table, folder, everyone=everyone))
+        (folder.path / "README.md", functools.partial(folder_table, folder, all_folders=all_folders))
         for folder in wanted
         if (folder.path / "README.md").is_file()
     ]
-    make = functools.partial(front_table, everyone=everyone)
+    make = functools.partial(front_table, all_folders=all_folders)
     return made + [(path, make) for path in [*sorted(files.ROOT.glob("common/*/README.md")), files.ROOT / "README.md"]]
 
 
@@ -102,11 +102,11 @@ def main(words):
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="model folders (default: all)")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a README is stale")
     args = parser.parse_args(words)
-    everyone = folders.everyone()
-    found = pages(folders.named(args.folders, everyone), everyone)
-    figure = functools.partial(front.figure, everyone=everyone)
+    all_folders = folders.all_folders()
+    documents = pages(folders.named(args.folders, all_folders), all_folders)
+    figure = functools.partial(front.figure, all_folders=all_folders)
     # Everything is made before anything is written, so that a record that is not valid changes nothing.
-    new = {path: rendered(path, make, figure) for path, make in found}
+    new = {path: rendered(path, make, figure) for path, make in documents}
     stale = [path for path, text in new.items() if text != path.read_text(encoding="utf-8")]
     if args.check and stale:
         names = ", ".join(str(path.relative_to(files.ROOT)) for path in stale)
@@ -114,4 +114,4 @@ def main(words):
         return 1
     for path in stale:
         files.write_text(path, new[path])
-    return say(f"{len(found)} READMEs, {len(stale)} {'stale' if args.check else 'rewritten'}")
+    return say(f"{len(documents)} READMEs, {len(stale)} {'stale' if args.check else 'rewritten'}")

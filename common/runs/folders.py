@@ -65,10 +65,10 @@ def experiment(path):
         raise InputError(f"no script {files.display(path)}")
     if path.suffix != ".py" or not (path.parent / "model.py").is_file():
         raise InputError(f"{files.display(path)} is not a script of a model folder")
-    found = vars(load_module(path)).get("EXPERIMENT")
-    if found is None:
+    experiment_of_script = vars(load_module(path)).get("EXPERIMENT")
+    if experiment_of_script is None:
         raise InputError(f"{files.display(path)} has no EXPERIMENT")
-    return found
+    return experiment_of_script
 
 
 def model_files():
@@ -96,7 +96,7 @@ def read(path):
     return Folder(path, load_module(path / "model.py"), published, kept)
 
 
-def everyone():
+def all_folders():
     return [read(file.parent) for file in model_files()]
 
 
