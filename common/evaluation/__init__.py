@@ -21,13 +21,16 @@ def labels(model, encoder, data, settings, execution):
     """
 
     def score(stage, prompts, timing):
-        kept = Predictions(execution, f"{stage}-labels", len(prompts), timing, scores_of(data.labels))
-        keep = lambda rows, scores, seconds: kept.add(rows, [{"scores": row} for row in scores], seconds)  # noqa: E731
+        predictions = Predictions(execution, f"{stage}-labels", len(prompts), timing, scores_of(data.labels))
         size = execution.inference_batch_size
-        scoring.score_labels(model, encoder, prompts, data.labels, size, keep, kept.done)
+
+        def keep(rows, scores, seconds):
+            predictions.add(rows, [{"scores": row} for row in scores], seconds)
+
+        scoring.score_labels(model, encoder, prompts, data.labels, size, keep, predictions.done)
         written = generate(model, encoder, prompts, stage, settings, execution, timing.beside(FREE))
         texts, truth = [row["text"] for row in written], [row["target"] for row in data.test]
-        scores, confusion = classes(data, argmax_label(data.labels, [row["scores"] for row in kept.rows]))
+        scores, confusion = classes(data, argmax_label(data.labels, [row["scores"] for row in predictions.rows]))
         scores |= metrics.outcomes(texts, truth, data.labels)
         if len(data.labels) == 2:
             scores |= metrics.generated(texts, truth, data.labels)
@@ -49,7 +52,7 @@ def random_head(checkpoint, encoder, data, settings, execution):
     qlora.assert_quantised(model, [model.score])
 
     def score(stage, prompts, timing):
-        kept = Predictions(execution, f"{stage}-head", len(prompts), timing, scores_of(data.labels))
+        predictions = Predictions(execution, f"{stage}-head", len(prompts), timing, scores_of(data.labels))
 
         def work(rows):
             ids, mask = batched_forward.pad_left([prompts[row] for row in rows], pad, model.device)
@@ -58,8 +61,8 @@ def random_head(checkpoint, encoder, data, settings, execution):
             return [{"scores": row} for row in logits.tolist()]
 
         lengths, size = [len(prompt) for prompt in prompts], execution.inference_batch_size
-        batched_forward.run(lengths, size, work, kept.add, kept.done, "random head reads")
-        return classes(data, argmax_label(data.labels, [row["scores"] for row in kept.rows]))
+        batched_forward.run(lengths, size, work, predictions.add, predictions.done, "random head reads")
+        return classes(data, argmax_label(data.labels, [row["scores"] for row in predictions.rows]))
 
     return prompted(model, encoder, data, execution, score)
 
@@ -81,18 +84,18 @@ def instructions(model, encoder, data, settings, execution):
 
     Returns the same as `labels`.
     """
-    references, asked = [row["target"] for row in data.test], [encoder.document(row) for row in data.test]
+    references, prompts_as_text = [row["target"] for row in data.test], [encoder.document(row) for row in data.test]
     echo = {}
 
     def score(stage, prompts, timing):
         written = generate(model, encoder, prompts, stage, settings, execution, timing)
         answers = [row["text"] for row in written]
-        lines = zip(asked, references, answers, strict=True)
+        lines = zip(prompts_as_text, references, answers, strict=True)
         rows = [dict(zip(("prompt", "reference", "answer"), line, strict=True)) for line in lines]
         files.write_lines(execution.folder / "answers.jsonl", rows)
         scores = metrics.responses(answers, references, settings.bertscore_model)
         if not echo:  # the same for the base model and the tuned one
-            parrot = metrics.responses(asked, references, settings.bertscore_model)
+            parrot = metrics.responses(prompts_as_text, references, settings.bertscore_model)
             echo.update({f"echo_{name}": value for name, value in parrot.items()})
         return scores | {"stopped": metrics.share([row["stopped"] for row in written])} | echo, None
 
@@ -165,8 +168,10 @@ def stages(execution, n, score):
 
 def generate(model, encoder, prompts, stage, settings, execution, timing):
     """Answers to all prompts, in their order, resumed where a run before stopped."""
-    kept = Predictions(execution, f"{stage}-answers", len(prompts), timing, is_answer)
+    predictions = Predictions(execution, f"{stage}-answers", len(prompts), timing, is_answer)
     most, how = execution.inference_batch_size, {"decoding": settings.decoding, "seed": settings.seed}
     label = f"{stage} model writes"
-    generation.generate(model, encoder, prompts, settings.max_new_tokens, most, kept.add, kept.done, label, **how)
-    return kept.rows
+    generation.generate(
+        model, encoder, prompts, settings.max_new_tokens, most, predictions.add, predictions.done, label, **how
+    )
+    return predictions.rows

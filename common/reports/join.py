@@ -31,46 +31,46 @@ def expected(record, named):
     prompt or the checkpoint.
     """
     fields = record["identity"]
-    path, task, asked = files.ROOT / record["script"], fields["task"], fields["settings"]
-    made = folders.experiment(path)
+    path, task, recorded = files.ROOT / record["script"], fields["task"], fields["settings"]
+    experiment = folders.experiment(path)
     if fields["kind"] == "inference":  # it takes over the settings of what it uses, and decodes greedily
-        made = dataclasses.replace(
-            folders.experiment(path.with_name(path.name.replace("_inference", ""))), wording=made.wording
+        experiment = dataclasses.replace(
+            folders.experiment(path.with_name(path.name.replace("_inference", ""))), wording=experiment.wording
         )
-    variant = next(each for each in made.facts.VARIANTS if each.checkpoint == fields["checkpoint"])
-    settings = made.by_task[task]
+    variant = next(each for each in experiment.facts.VARIANTS if each.checkpoint == fields["checkpoint"])
+    settings = experiment.by_task[task]
     if fields["kind"] == "baseline":
-        settings = untuned(settings, asked, made.shots.get(task, {}))
+        settings = untuned(settings, recorded, experiment.shots.get(task, {}))
     else:
-        settings = tuned(settings, asked, made.adapter.get(task, made.adapter), made.facts)
+        settings = tuned(settings, recorded, experiment.adapter.get(task, experiment.adapter), experiment.facts)
     return {
         **fields,
         "revision": variant.revision,
         "format": variant.format,
-        "wording": dataclasses.asdict(getattr(made.wording, task.upper())),
+        "wording": dataclasses.asdict(getattr(experiment.wording, task.upper())),
         "data": {**fields["data"], "name": study(task), "text_column": None, "target_column": None},
-        "settings": settings.replaced({**named, "max_test_samples": asked["max_test_samples"]}).fields(),
+        "settings": settings.replaced({**named, "max_test_samples": recorded["max_test_samples"]}).fields(),
         "precision": "auto",
     }
 
 
-def untuned(settings, asked, shots):
+def untuned(settings, recorded, shots):
     """Settings of an untrained model, for the kind of prompt, head or baseline that a record is of."""
-    if asked["baseline"]:
-        return settings.replaced({"baseline": asked["baseline"]})
-    settings = settings.untuned().replaced({"head": asked["head"]})
-    if asked["prompt_type"]:
-        settings = settings.replaced({"prompt_type": asked["prompt_type"], "shots": shots[asked["prompt_type"]]})
+    if recorded["baseline"]:
+        return settings.replaced({"baseline": recorded["baseline"]})
+    settings = settings.untuned().replaced({"head": recorded["head"]})
+    if recorded["prompt_type"]:
+        settings = settings.replaced({"prompt_type": recorded["prompt_type"], "shots": shots[recorded["prompt_type"]]})
     return settings
 
 
-def tuned(settings, asked, adapter, facts):
+def tuned(settings, recorded, adapter, facts):
     """Settings of a training by the method that a record is of: with an adapter, on all layers, with NEFTune."""
-    if asked["lora_r"] and settings.lora_r is None:
+    if recorded["lora_r"] and settings.lora_r is None:
         settings = settings.replaced(adapter)
-    if asked["full_tune"]:
+    if recorded["full_tune"]:
         settings = settings.replaced({"full_tune": True, "targets": facts.ALL_TARGETS})
-    return settings.replaced({"neftune": NEFTUNE}) if asked["neftune"] else settings
+    return settings.replaced({"neftune": NEFTUNE}) if recorded["neftune"] else settings
 
 
 def deviations(record, named=None):
@@ -187,10 +187,10 @@ def labels(records, without=()):
     are fit for a page."""
     names = []
     for record in records:
-        told = [in_words(*each) for each in deviations(record).items() if each[0] not in without]
-        more = [f"{len(told) - 3} more"] if len(told) > 4 else []
+        differences = [in_words(*each) for each in deviations(record).items() if each[0] not in without]
+        more = [f"{len(differences) - 3} more"] if len(differences) > 4 else []
         again = " (inference)" * (record["identity"]["kind"] == "inference")
-        names.append(markdown(", ".join([method(record) + again, *(told[:3] if more else told), *more])))
+        names.append(markdown(", ".join([method(record) + again, *(differences[:3] if more else differences), *more])))
     rows = [record["data"]["n"]["train"] * bool(without) for record in records]
     keys = list(zip(names, rows, strict=True))
     return [

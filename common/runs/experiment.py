@@ -62,15 +62,15 @@ class Experiment:
             sys.stdout.flush()
             words = ["-m", "common", "budget", self.file, *sys.argv[1:]]
             os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
-        made = self.resolve()
+        this_run = self.resolve()
         if args.dry_run:
-            return say(made.plan())
-        if args.resume and made.finished():
-            return say(f"finished before, nothing to do\nrecord: {files.display(made.record_path)}")
-        checks.check_machine(made)
-        if made.data is None and not made.text:
-            made = self.resolve(fetch=True)
-        return run.perform(made, main, answer)
+            return say(this_run.plan())
+        if args.resume and this_run.finished():
+            return say(f"finished before, nothing to do\nrecord: {files.display(this_run.record_path)}")
+        checks.check_machine(this_run)
+        if this_run.data is None and not this_run.text:
+            this_run = self.resolve(fetch=True)
+        return run.perform(this_run, main, answer)
 
     def arguments(self, words=None):
         writes = self.first.format != "encoder"
@@ -103,7 +103,7 @@ class Experiment:
         rows |= {limit: getattr(settings, limit) for limit in limits}
         wanted = fetch or (not vars(args).get("text") and data.at_hand(task, args.data, args.demo))
         known = data.of_task(task, **rows) if wanted else None
-        made = identity.Identity(
+        run_identity = identity.Identity(
             kind=kind,
             task=task,
             checkpoint=checkpoint.name,
@@ -115,9 +115,9 @@ class Experiment:
             precision=args.precision,
             trained=trained and {"id": trained.id, "sha256": trained.sha256},
         )
-        if trained and trained.wording != made.wording:
+        if trained and trained.wording != run_identity.wording:
             console.warn("prompts.py says something else than when this model was trained: it is asked in other words")
-        return run.Run(self, home.facts, args, made, settings, checkpoint, variant, rows, known, trained)
+        return run.Run(self, home.facts, args, run_identity, settings, checkpoint, variant, rows, known, trained)
 
     def located(self, name):
         """(Checkpoint, Variant, Experiment at home) of the checkpoint called `name`. A checkpoint that no folder knows
@@ -243,25 +243,25 @@ def trained_run(experiment, task, folder, sources):
         folder = Path(folder).expanduser()
         if not weights_of(folder) or not (folder / "run.json").is_file():
             raise InputError(f"{folder} holds no trained run (run.json and adapter/ or model/): train one first")
-        told = records.run_of(folder)
-        if told["identity"]["task"] != task:
-            raise InputError(f"{folder} was trained for {told['identity']['task']}, this script is for {task}")
+        run_json = records.run_of(folder)
+        if run_json["identity"]["task"] != task:
+            raise InputError(f"{folder} was trained for {run_json['identity']['task']}, this script is for {task}")
     else:
         runs = []
         for path in sorted((experiment.home / "experiments").glob(f"{task}_*/run.json")):
-            file, told = weights_of(path.parent), records.run_of(path.parent)
-            if file and told["source"] in sources and told["identity"]["kind"] == "training":
-                runs.append((file.stat().st_mtime, path.parent, told))
+            file, run_json = weights_of(path.parent), records.run_of(path.parent)
+            if file and run_json["source"] in sources and run_json["identity"]["kind"] == "training":
+                runs.append((file.stat().st_mtime, path.parent, run_json))
         if not runs:
             script = Path(experiment.file).name.replace("_inference", "")
             raise InputError(
                 f"nothing trained yet for {task}: run {script} first, or name a folder with --experiment_dir"
             )
-        _, folder, told = max(runs, key=lambda each: each[0])
-    made = told["identity"]
-    settings = Settings().replaced(made["settings"])
-    digest = checkpoints.sha256(weights_of(folder))
-    return Trained(folder, told["id"], digest, made["checkpoint"], made["format"], made["wording"], settings)
+        _, folder, run_json = max(runs, key=lambda each: each[0])
+    fields = run_json["identity"]
+    settings, digest = Settings().replaced(fields["settings"]), checkpoints.sha256(weights_of(folder))
+    facts = (fields[name] for name in ("checkpoint", "format", "wording"))
+    return Trained(folder, run_json["id"], digest, *facts, settings)
 
 
 def weights_of(folder):

@@ -201,9 +201,9 @@ def parser(doc, kind, tasks, settings, writes=True, prompted=False):
         group = made.add_argument_group(title)
         for each, keywords in flags.items():
             value = usual.get(each)
-            told = f" (default: {value:g})" if isinstance(value, int | float) and value is not False else ""
-            told = f" (default: {value})" if isinstance(value, str) else told
-            group.add_argument(f"--{each}", **{**keywords, "help": keywords["help"].replace("%", "%%") + told})
+            default = f" (default: {value:g})" if isinstance(value, int | float) and value is not False else ""
+            default = f" (default: {value})" if isinstance(value, str) else default
+            group.add_argument(f"--{each}", **{**keywords, "help": keywords["help"].replace("%", "%%") + default})
         if title == "model and data" and len(tasks) > 1:
             group.add_argument("--task_type", choices=tasks, default=tasks[0], help=f"(default: {tasks[0]})")
     made.set_defaults(**{"precision": "auto", "report_to": "none", "task_type": tasks[0]})

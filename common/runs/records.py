@@ -46,15 +46,15 @@ def checked(path):
 def run_of(folder):
     """What run.json of a run's folder says: {"id", "identity", "source", …}. InputError if it is not a run's."""
     path = Path(folder) / "run.json"
-    told = files.read_json(path)
-    validate(told, "run.schema.json", path)
-    check_id(told, path)
-    return told
+    run_json = files.read_json(path)
+    validate(run_json, "run.schema.json", path)
+    check_id(run_json, path)
+    return run_json
 
 
-def check_id(told, path):
+def check_id(record, path):
     """The hash is what names files and joins tables: it must be that of the fields beside it."""
-    if identity.digest(told["identity"]) != told["id"]:
+    if identity.digest(record["identity"]) != record["id"]:
         raise InputError(f"{path}: the id is not that of the identity beside it; the file was changed by hand")
 
 

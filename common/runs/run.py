@@ -26,19 +26,19 @@ class Run:
     inference uses, or None.
     """
 
-    def __init__(self, experiment, facts, args, made, settings, checkpoint, variant, rows, known, trained):
-        self.experiment, self.facts, self.args, self.identity = experiment, facts, args, made
+    def __init__(self, experiment, facts, args, run_identity, settings, checkpoint, variant, rows, known, trained):
+        self.experiment, self.facts, self.args, self.identity = experiment, facts, args, run_identity
         self.settings, self.checkpoint, self.variant, self.rows, self.data = settings, checkpoint, variant, rows, known
-        self.task, self.kind, self.format = made.task, made.kind, made.format
-        self.template = getattr(experiment.wording, made.task.upper())
-        self.method, self.text = identity.method(made.fields()), vars(args).get("text")
+        self.task, self.kind, self.format = run_identity.task, run_identity.kind, run_identity.format
+        self.template = getattr(experiment.wording, run_identity.task.upper())
+        self.method, self.text = identity.method(run_identity.fields()), vars(args).get("text")
         self.trained = trained and trained.folder
         self.started_at, self.environment = records.now(), None
-        inference = "inference_" if made.kind == "inference" else ""
+        inference = "inference_" if run_identity.kind == "inference" else ""
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", checkpoint.label).strip("-.") or "model"
-        label = f"{inference}{made.task}_{name}_{self.method.replace('+', '-')}_{made.id}"
+        label = f"{inference}{run_identity.task}_{name}_{self.method.replace('+', '-')}_{run_identity.id}"
         folder = Path(args.output_dir).expanduser() if args.output_dir else experiment.home / "experiments" / label
-        # Tables are made of results/: records of this folder's own checkpoints on the study's own rows.
+        # Tables are run_identity of results/: records of this folder's own checkpoints on the study's own rows.
         own = any(checkpoint.name == each.checkpoint for each in experiment.facts.VARIANTS)
         shown = own and (not known or known.kind == "study") and not args.output_dir
         self.record_path = experiment.home / "results" / f"{label}.json" if shown else folder / "record.json"
@@ -48,7 +48,7 @@ class Run:
             resume=args.resume,
             precision=args.precision,
             inference_batch_size=args.inference_batch_size or facts.INFERENCE_BATCH_SIZE,
-            stages=STAGES[made.kind][1 if self.trains and args.no_before else 0 :],
+            stages=STAGES[run_identity.kind][1 if self.trains and args.no_before else 0 :],
             report_to=args.report_to,
             **{name: vars(args).get(name, False) for name in kernels},
         )
@@ -76,8 +76,8 @@ class Run:
         rows += [("checkpoint", f"{self.checkpoint.name} ({self.checkpoint.source})")]
         rows += [("format", self.format), ("precision", self.identity.precision)]
         rows += [("data", self.data.source if self.data else f"{self.identity.data['name']} (hub)")]
-        told = {name: value for name, value in self.settings.fields().items() if value is not None}
-        rows += [(n, " ".join(v) if isinstance(v, list) else str(v)) for n, v in told.items() if v is not False]
+        settings = {name: value for name, value in self.settings.fields().items() if value is not None}
+        rows += [(n, " ".join(v) if isinstance(v, list) else str(v)) for n, v in settings.items() if v is not False]
         rows += [("scores", " and ".join(f"the {stage} model" for stage in self.execution.stages))]
         if self.data:
             state = " (finished)" if self.finished() else ""
@@ -180,21 +180,21 @@ def small(record):
     for name, metric in record["metrics"].items():
         earlier = [metrics.figure(before.get(name))] if before else []
         rows.append([metrics.TITLES.get(name, name), *earlier, metrics.figure(metric)])
-    told = [
+    lines = [
         f"{record['data']['n']['test']} test rows of {record['data']['source']}, {record['identity']['checkpoint']}"
     ]
     if training := record["training"]:
         speed, peak = training["tokens_per_second"], training["peak_memory_bytes"]
-        told.append(
+        lines.append(
             f"trained on {record['data']['n']['train']} rows in {console.duration(training['seconds'] or 0)}, "
             f"{speed or 0:.0f} tokens/s, peak {(peak or 0) / 1e9:.1f} GB"
         )
     if written := metrics.counts(record["metrics"]):
-        told.append(f"free generation, rows: {written}")
+        lines.append(f"free generation, rows: {written}")
     for stage, matrix in (record["confusion"] or {}).items():
         if len(matrix["labels"]) == 2:
-            told += ["", console.columns([[stage, "precision", "recall", "F1", "rows"], *metrics.report(matrix)])]
-    return "\n".join(["", console.columns(rows), *told, ""])
+            lines += ["", console.columns([[stage, "precision", "recall", "F1", "rows"], *metrics.report(matrix)])]
+    return "\n".join(["", console.columns(rows), *lines, ""])
 
 
 # Starting
@@ -205,8 +205,8 @@ def perform(run, main, answer):
     that says so."""
     quiet_libraries(run.checkpoint, run.text or data.at_hand(run.task, run.args.data, run.args.demo))
     machine.keep_freed()
-    asked, whole = run.args.precision, run.trains and run.settings.lora_r is None
-    used = machine.run_precision(run.facts.PRECISION, whole) if asked == "auto" else asked
+    precision, whole = run.args.precision, run.trains and run.settings.lora_r is None
+    used = machine.run_precision(run.facts.PRECISION, whole) if precision == "auto" else precision
     run.execution = dataclasses.replace(run.execution, precision=used)
     if run.text:
         return say(answer(run))
@@ -233,13 +233,17 @@ def claimed(run):
             begun += os.listdir(folder)
             if begun and "run.json" not in begun:
                 raise InputError(f"{folder} holds files that no run wrote: name a new folder with --output_dir")
-            if begun and (told := records.run_of(folder))["id"] != run.identity.id:
-                differ = identity.differences(told["identity"], run.identity.fields())
+            if begun and (run_json := records.run_of(folder))["id"] != run.identity.id:
+                differ = identity.differences(run_json["identity"], run.identity.fields())
                 what = ", ".join(f"{name} {one} there, {other} here" for name, (one, other) in list(differ.items())[:3])
                 raise InputError(f"{folder} holds another run ({what}): name another folder with --output_dir")
-            told = {"schema_version": records.SCHEMA_VERSION, "id": run.identity.id, "identity": run.identity.fields()}
-            told |= {"source": run.data.kind, "started_at": run.started_at}
-            files.write_json(folder / "run.json", told)
+            run_json = {
+                "schema_version": records.SCHEMA_VERSION,
+                "id": run.identity.id,
+                "identity": run.identity.fields(),
+            }
+            run_json |= {"source": run.data.kind, "started_at": run.started_at}
+            files.write_json(folder / "run.json", run_json)
         except OSError as error:
             raise InputError(f"cannot write into {folder}: {error.strerror}; name another --output_dir") from None
         yield
