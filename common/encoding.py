@@ -1,7 +1,7 @@
-"""From wording to token ids, once, for training, scoring and generation alike.
+"""Turns rows into token ids, by the same code for training, scoring and generation.
 
-Inference is training minus the answer by construction: `prompt` gives the ids that both start from and `completion` the
-ids that training adds. Documents are cut, prompts never are.
+Inference is training minus the answer by construction: `prompt` gives the ids that both begin with, `completion` those
+that training appends. A long document is cut; the rest of the prompt never is.
 """
 
 import itertools
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from common.console import InputError
 from common.data import SPLIT_SEED
 
-JOINTS = 32  # tokens kept free for the joints between template and documents when examples are fitted
+JOINTS = 32  # tokens left free when examples are fitted: joined texts can have more tokens than their parts
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt's wording. `text` has the slot {document} and, before it, {labels} and {examples} as needed.
-    `cue` follows it in plain format and asks for the answer ("### Class:"); in chat format the start of the
-    assistant's turn does that. `answer` is the completion's format after the cue, e.g. " {answer}".
-    `example` has {document} and {answer}: what stands in {examples}, once a shot. `extra` has {input}: what follows
-    the document of a row that has an input beside its text."""
+    """A prompt's wording.
+
+    text: has the slot {document} and, before it, {labels} and {examples} as needed. cue: follows the text in plain
+    format and asks for the answer ("### Class:"); chat format starts the assistant's turn instead. answer: the
+    completion's format after the cue. example: the text of one shot, with the slots {document} and {answer}; all
+    shots together fill {examples}. extra: follows the document of a row with an input, with the slot {input}.
+    """
 
     text: str
     cue: str = ""
@@ -30,12 +32,12 @@ class Template:
 
 
 class Encoder:
-    """Tokenizer, wording and format of one run: makes prompts and completions, and counts documents that were cut.
+    """Makes the prompts and completions of one run, and counts the documents that were cut.
 
-    tokenizer: a fast tokenizer (offsets are needed to cut a text at a token's end). format: "plain" (the text as it is)
-    or "chat" (the checkpoint's own chat template, one user turn). max_document_tokens: longer documents are cut there.
-    labels: class names, empty for free text. examples: rows to show in the prompt; prompt_tokens: that a prompt with
-    examples may take. truncated: {split: documents cut}.
+    tokenizer: a fast tokenizer, whose offsets tell where to cut a text. format: "plain" (the text as it is) or "chat"
+    (the checkpoint's own chat template, one user turn). max_document_tokens: longer documents are cut to it. labels:
+    class names, empty for free text. examples: rows to show in the prompt; prompt_tokens: maximum of a prompt with
+    examples. truncated: {split: number of documents cut}.
     Raises InputError for a chat format without a template, or a tokenizer without end of sequence.
     """
 
@@ -55,52 +57,52 @@ class Encoder:
 
     @property
     def stop(self):
-        """Ids that end an answer: the one that training supervises, and the tokenizer's own."""
+        """Token ids that end an answer: the one that training supervises, and the tokenizer's end of sequence."""
         return sorted({self.end, self.tokenizer.eos_token_id})
 
     def document(self, row):
-        """What stands in a row's prompt: its text, and its input where it has one."""
-        more = row.get("input", "")
-        return row["text"] + (self.template.extra.replace("{input}", more) if more else "")
+        """A row's document: its text, followed by its input if it has one."""
+        input_text = row.get("input", "")
+        return row["text"] + (self.template.extra.replace("{input}", input_text) if input_text else "")
 
     def prompt(self, document, split=None):
-        """Ids of the prompt for one document, ready for the answer. A document that was cut counts for `split`."""
+        """Token ids of a document's prompt, up to the answer. split: under which a document that was cut is counted."""
         document, was_cut = self.cut(document, self.max_document_tokens)
         if split:
             self.truncated[split] = self.truncated.get(split, 0) + was_cut
         return self._ids(self._frame(self._fill(document)))
 
     def conversation(self, turns):
-        """Ids of a conversation in chat format, ready for the assistant's next turn. turns: [{"role", "content"}].
-        Raises what the checkpoint's template raises for turns that it does not take (jinja2.TemplateError)."""
+        """Token ids of a conversation in chat format, up to the assistant's next turn. turns: [{"role", "content"}].
+        Raises jinja2.TemplateError for turns that the checkpoint's template refuses."""
         return self._ids(self._turns(turns))
 
     def completion(self, answer):
-        """Ids of the answer as the model has to write it, end of sequence included."""
+        """Token ids of the answer and the end of sequence, as training supervises them."""
         return [*self.answer(answer), self.end]
 
     def answer(self, answer):
-        """Ids of the answer alone. They depend on the prompt's tail only, so that one answer has one spelling in
-        training, label scoring and every prompt."""
+        """Token ids of the answer alone. They depend only on the prompt's end after the document, so that an answer
+        has the same ids in training, in label scoring and after every prompt."""
         if answer not in self._answers:
             tail = self._frame(self._fill("\0")).rpartition("\0")[2]
             text = self.template.answer.format(answer=answer) if self.format == "plain" else answer
-            before, whole = self._ids(tail), self._ids(tail + text)
+            tail_ids, joined_ids = self._ids(tail), self._ids(tail + text)
             # A tokenizer that merges across the joint (none known does at a line end or a space) would change the
-            # prompt: then the answer is spelled on its own.
-            joined = whole[: len(before)] == before
-            self._answers[answer] = whole[len(before) :] if joined else self._ids(text)
+            # prompt's ids: then the answer is tokenized alone.
+            separable = joined_ids[: len(tail_ids)] == tail_ids
+            self._answers[answer] = joined_ids[len(tail_ids) :] if separable else self._ids(text)
         return self._answers[answer]
 
     def cut(self, text, tokens):
-        """(the longest start of `text` with at most `tokens` tokens, whether anything was cut)."""
-        coded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        if len(coded["input_ids"]) <= tokens:
+        """(`text` cut to at most `tokens` tokens, whether anything was cut)."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        if len(encoded["input_ids"]) <= tokens:
             return text, False
-        return text[: coded["offset_mapping"][tokens - 1][1]], True
+        return text[: encoded["offset_mapping"][tokens - 1][1]], True
 
     def _fill(self, document):
-        # around the document's slot only: slot names inside data are data
+        # Slots are filled around the document: a slot's name inside a document is data.
         before, slot, after = self.template.text.partition("{document}")
         before = before.replace("{labels}", "\n".join(self.labels)).replace("{examples}", self._examples)
         return before + (document if slot else "") + after
@@ -122,18 +124,18 @@ class Encoder:
         return ids
 
     def _end_of_turn(self):
-        """The token after an answer: the chat template's end of turn, or the end of sequence."""
+        """Id of the token after an answer: the chat template's end of turn, or the end of sequence."""
         if self.format == "plain":
             return self.tokenizer.eos_token_id
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\0"}]
-        after = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("\0")[2]
-        ids = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+        ending = self.tokenizer.apply_chat_template(turns, tokenize=False).rpartition("\0")[2]
+        ids = self.tokenizer(ending, add_special_tokens=False)["input_ids"]
         return ids[0] if ids and ids[0] in self.tokenizer.all_special_ids else self.tokenizer.eos_token_id
 
     def _fit(self, examples, prompt_tokens):
-        """The {examples} text: every example's document shortened to one common budget such that the longest prompt
-        still has at most `prompt_tokens`."""
-        fixed = len(self._ids(self._frame(self._fill("")))) + self.max_document_tokens + JOINTS
+        """The text of {examples}. All their documents are cut to one token budget, the largest of a few with which
+        the longest prompt has at most `prompt_tokens`."""
+        other_tokens = len(self._ids(self._frame(self._fill("")))) + self.max_document_tokens + JOINTS
         for budget in (256, 192, 128, 96, 64, 48, 32, 24, 16):
             text = "".join(
                 self.template.example.replace("{answer}", row["target"]).replace(
@@ -141,7 +143,7 @@ class Encoder:
                 )
                 for row in examples
             )
-            if len(self._ids(text)) <= prompt_tokens - fixed:
+            if len(self._ids(text)) <= prompt_tokens - other_tokens:
                 return text
         raise InputError(
             f"{len(examples)} examples do not fit a prompt of {prompt_tokens} tokens beside documents of "
@@ -150,17 +152,17 @@ class Encoder:
 
 
 def prompter(tokenizer, template, format, settings, labels, train=()):
-    """The Encoder of a run. labels: class names, empty for free text; train: rows from which settings.shots examples
-    are taken for the prompt."""
+    """The Encoder of a run. labels: class names, empty for free text; train: the rows that settings.shots examples in
+    the prompt are taken from."""
     examples = shots(train, labels, settings.shots)
     return Encoder(tokenizer, template, format, settings.max_document_tokens, settings.prompt_tokens, labels, examples)
 
 
 def shots(train, labels, count):
-    """`count` training rows to show as examples, one a class in turn where there are classes.
+    """`count` training rows to show as examples; where there are classes, one of each class in turn.
 
-    The order of the classes is drawn by SPLIT_SEED, the same in every run: one shot would else always show the first
-    class of the alphabet."""
+    The order of the classes is drawn with SPLIT_SEED and the same in every run: in alphabetical order, one shot would
+    always show the same first class."""
     if not labels:
         return train[:count]
     order = random.Random(SPLIT_SEED).sample(sorted(labels), len(labels))
@@ -175,8 +177,8 @@ def prompts(encoder, rows, split="test"):
 
 
 def training_rows(encoder, rows, split="train"):
-    """Token ids and loss mask of every row: `input_ids` = prompt + answer + end, `labels` = the same with -100 on the
-    prompt, so that only the answer is learned. No row is lost: documents were cut, and counted for `split`."""
+    """[{"input_ids", "labels"}] of every row: input_ids is prompt + completion, labels the same with -100 (no loss) on
+    the prompt. No row is dropped; documents that were cut are counted under `split`."""
     encoded = []
     for row, prompt in zip(rows, prompts(encoder, rows, split), strict=True):
         completion = encoder.completion(row["target"])

@@ -1,4 +1,4 @@
-"""Reading and writing the small files of a run: in one piece, or not at all."""
+"""Reads and writes the small files of a run. Writing is atomic."""
 
 import json
 import math
@@ -7,41 +7,42 @@ from pathlib import Path
 
 from common.console import InputError
 
-ROOT = Path(__file__).resolve().parent.parent  # of the repository
+ROOT = Path(__file__).resolve().parent.parent  # the repository's folder
 
 
 def write_json(path, value):
-    """Write in one piece or not at all: a kill half-way leaves the old file."""
+    """Write `value` as JSON, atomically: a kill in mid-write leaves the old file."""
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def write_lines(path, rows):
-    """`write_json`, one line a row."""
+    """Write rows as JSON lines, atomically."""
     write_text(path, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_text(path, text):
+    """Write `text` to a temporary file beside `path`, then rename it. Makes the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        half.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(half, path)
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(temporary, path)
     finally:
-        half.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def finite(value):
-    """`value` with NaN and infinities, which JSON does not have, as None."""
+    """`value` with None in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: finite(each) for name, each in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path):
-    """What the JSON file at `path` holds. Raises InputError, with the path, where there is none."""
+    """The value in the JSON file at `path`. Raises InputError, with the path, if it cannot be read or parsed."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -49,7 +50,7 @@ def read_json(path):
 
 
 def display(path):
-    """A path as short as it can be typed from here."""
+    """The path relative to the working directory, if it lies below that."""
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:

@@ -1,44 +1,43 @@
-"""Writing answers: batched, left-padded, cut by tokens, greedy unless the study is about decoding.
+"""Generates answers in left-padded batches, greedily unless the settings say otherwise.
 
-Rows are sorted by length into batches, the same ones in a resumed run if memory allows the same.
+Rows are sorted by length into batches. A resumed run makes the same batches, if as much memory is free.
 """
 
 from common import architecture, batched_forward
 
 GREEDY = {"temperature": None, "top_k": None, "num_beams": 1}
-COLDEST = 1e-6  # a lower temperature leaves the likeliest token only, and divides logits beyond what a float holds
+MIN_TEMPERATURE = 1e-6  # decoding is greedy below it: logits divided by less overflow a float
 
 
 def generate(
     model, encoder, prompts, max_new_tokens, batch_size, callback, done=(), label="generating", decoding=None, seed=0
 ):
-    """Answers to `prompts` (lists of token ids).
+    """Generate an answer to each of `prompts` (lists of token ids).
 
-    decoding: as GREEDY, which is the default. A temperature or a top_k samples, from seeds of `seed` and the batch, so
-    that a resumed run draws what an uninterrupted one does; beams search, without sampling.
-    callback(rows, answers, seconds) is called after every batch with the row numbers, one dictionary
-    `{"text", "tokens", "stopped"}` each (text without special tokens, stripped; tokens written, the end of sequence
-    included), and the time the batch took. Rows in `done` are left out.
+    decoding: {"temperature", "top_k", "num_beams"}, GREEDY by default. A temperature or top_k samples, with a seed made
+    of `seed` and the batch, so that a resumed run draws what an uninterrupted one does. num_beams > 1: beam search.
+    callback(rows, answers, seconds): called after every batch with the row numbers, an answer for each, and the time
+    that the batch took. An answer is {"text": without special tokens, stripped, "tokens": number of new tokens, end of
+    sequence included, "stopped": whether it ended by itself}. done: numbers of rows to leave out.
     """
     decoding = decoding or GREEDY
     config = configuration(decoding, max_new_tokens, encoder.stop, encoder.tokenizer.pad_token_id)
     lengths, beams = [len(prompt) for prompt in prompts], decoding["num_beams"]
 
-    def work(rows):
+    def answer_batch(rows):
         return batch(model, encoder, [prompts[row] for row in rows], config, seed * 1_000_003 + rows[0])
 
     longest = max(lengths, default=0) + max_new_tokens
     bytes_per_row = beams * batched_forward.row_bytes(model, longest, 1)
-    batched_forward.run(lengths, max(1, batch_size // beams), work, callback, done, label, bytes_per_row)
+    batched_forward.run(lengths, max(1, batch_size // beams), answer_batch, callback, done, label, bytes_per_row)
 
 
 def batch(model, encoder, prompts, config, seed, until=lambda: False, on_token=None):
-    """Answers to `prompts` (lists of token ids) as one batch, in the form that `generate` hands on.
+    """Answers to `prompts` (lists of token ids) as one batch, in the form that `generate` gives to its callback.
 
-    config: of `configuration`; seed: an int of 64 bits. until() is asked after every token: once it is True the answers
-    end there. on_token(rows, ids) is called before that with the numbers of the prompts that still write and the token
-    that each has written, and returns the numbers of those that are to end there (or None); not with beams, whose
-    tokens may be taken back.
+    config: from `configuration`; seed: a 64-bit int. on_token(rows, ids): called after every token with the numbers of
+    the unfinished prompts and the new token id of each; returns the numbers of prompts to stop, or None. Beam search
+    does not call it, because a beam's tokens may be discarded. until(): called after that; True stops all answers.
     """
     import torch
 
@@ -47,66 +46,66 @@ def batch(model, encoder, prompts, config, seed, until=lambda: False, on_token=N
     with torch.inference_mode():
         if not config.do_sample and config.num_beams == 1:
             return [cut(row, encoder) for row in greedy(model, ids, mask, config, until, on_token).tolist()]
-        writing = list(range(len(ids)))
+        unfinished = list(range(len(ids)))
 
-        def stopped(rows, scores, **_):
-            over = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        def finished_rows(rows, scores, **_):
+            finished = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
             if on_token and config.num_beams == 1:
                 last = rows[:, -1].tolist()
-                ended = on_token(list(writing), [last[i] for i in writing]) or []
-                over[ended] = True
-                writing[:] = [i for i in writing if last[i] not in encoder.stop and i not in ended]
-            return over | until()
+                stopped_now = on_token(list(unfinished), [last[i] for i in unfinished]) or []
+                finished[stopped_now] = True
+                unfinished[:] = [i for i in unfinished if last[i] not in encoder.stop and i not in stopped_now]
+            return finished | until()
 
-        def numbers(rows, scores):
+        def check_scores(rows, scores):
             return batched_forward.check_numbers(scores)
 
         model.generation_config = config  # a checkpoint's own may sample; every row of a table decodes alike
-        asked = {"input_ids": ids, "attention_mask": mask, "generation_config": config}
-        out = model.generate(**asked, stopping_criteria=[stopped], logits_processor=[numbers])
+        inputs = {"input_ids": ids, "attention_mask": mask, "generation_config": config}
+        out = model.generate(**inputs, stopping_criteria=[finished_rows], logits_processor=[check_scores])
     return [cut(row, encoder) for row in out[:, ids.shape[1] :].tolist()]
 
 
 def greedy(model, ids, mask, config, until=lambda: False, on_token=None):
-    """The likeliest token, one after the other: new ids (rows, max_new_tokens), the pad id after each row's end.
+    """Greedy decoding: new token ids of shape (rows, max_new_tokens), with pad ids after each row's end.
 
-    It writes what transformers' generate writes, but a row that has ended leaves the batch with its keys and values.
+    The ids are those of transformers' generate. But a row that has ended leaves the batch, with its keys and values.
     """
     import torch
 
-    positions, budget = architecture.position_keywords(model), config.max_new_tokens
+    positions, max_tokens = architecture.position_keywords(model), config.max_new_tokens
     rows, lengths = torch.arange(len(ids), device=ids.device), mask.sum(1)
-    written = torch.full((len(ids), budget), config.pad_token_id, device=ids.device)
-    ends = torch.tensor(config.eos_token_id or [], device=ids.device)
-    last = {"logits_to_keep": 1} if architecture.keeps_logits(model) else {}
-    counted = positions((mask.cumsum(1) - 1).clamp(min=0))
-    out = model(input_ids=ids, attention_mask=mask, use_cache=True, **counted, **last)
-    for step in range(budget):
+    generated = torch.full((len(ids), max_tokens), config.pad_token_id, device=ids.device)
+    stop_ids = torch.tensor(config.eos_token_id or [], device=ids.device)
+    last_only = {"logits_to_keep": 1} if architecture.keeps_logits(model) else {}
+    position_ids = positions((mask.cumsum(1) - 1).clamp(min=0))
+    out = model(input_ids=ids, attention_mask=mask, use_cache=True, **position_ids, **last_only)
+    for step in range(max_tokens):
         token = batched_forward.check_numbers(out.logits[:, -1].float()).argmax(-1)
-        written[rows, step] = token
-        going = ~torch.isin(token, ends)
-        if on_token and (ended := on_token(rows.tolist(), token.tolist())):
-            going &= ~torch.isin(rows, torch.tensor(ended, device=rows.device))
-        if step + 1 == budget or not going.any() or until():
+        generated[rows, step] = token
+        unfinished = ~torch.isin(token, stop_ids)
+        if on_token and (stopped_now := on_token(rows.tolist(), token.tolist())):
+            unfinished &= ~torch.isin(rows, torch.tensor(stopped_now, device=rows.device))
+        if step + 1 == max_tokens or not unfinished.any() or until():
             break
         cache = out.past_key_values
-        if not going.all():
-            cache.batch_select_indices(going.nonzero()[:, 0])
-            rows, mask, lengths, token = (each[going] for each in (rows, mask, lengths, token))
+        if not unfinished.all():
+            cache.batch_select_indices(unfinished.nonzero()[:, 0])
+            rows, mask, lengths, token = (tensor[unfinished] for tensor in (rows, mask, lengths, token))
         mask = torch.cat([mask, mask.new_ones((len(rows), 1))], 1)
-        known = {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
-        out = model(input_ids=token[:, None], **known, **positions(lengths[:, None]))
+        cached = {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
+        out = model(input_ids=token[:, None], **cached, **positions(lengths[:, None]))
         lengths = lengths + 1
-    return written
+    return generated
 
 
 def configuration(decoding, max_new_tokens, stop, pad):
-    """transformers' GenerationConfig with nothing left to its defaults (top_k would be 50)."""
+    """transformers' GenerationConfig with every sampling field set: the library's default top_k is 50."""
     import transformers
 
     temperature = decoding["temperature"] or 1.0
     sampling = {"do_sample": False}
-    if (decoding["temperature"] or decoding["top_k"]) and temperature >= COLDEST:
+    if (decoding["temperature"] or decoding["top_k"]) and temperature >= MIN_TEMPERATURE:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": decoding["top_k"] or 0, "top_p": 1.0}
     return transformers.GenerationConfig(
         max_new_tokens=max_new_tokens,
@@ -119,8 +118,8 @@ def configuration(decoding, max_new_tokens, stop, pad):
 
 
 def cut(ids, encoder):
-    """One row's new ids up to the first end of sequence, as text."""
+    """The answer ({"text", "tokens", "stopped"}) in one row's new ids, up to the first end of sequence."""
     end = next((i for i, token in enumerate(ids) if token in encoder.stop), None)
-    written = ids if end is None else ids[:end]
-    text = encoder.tokenizer.decode(written, skip_special_tokens=True).strip()
-    return {"text": text, "tokens": len(written) + (end is not None), "stopped": end is not None}
+    answer_ids = ids if end is None else ids[:end]
+    text = encoder.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
+    return {"text": text, "tokens": len(answer_ids) + (end is not None), "stopped": end is not None}

@@ -1,4 +1,4 @@
-"""The machine at hand: what it computes on and in, how much memory there is and is free, and what it cannot run."""
+"""The machine: its device, the precision to compute in, its total and free memory, and running out of it."""
 
 import contextlib
 import ctypes
@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-MIXED = "float32, products in bfloat16"  # how whole fine-tuning computes where bfloat16 is fast
+MIXED = "float32, products in bfloat16"  # precision of full fine-tuning where bfloat16 is fast
 CPU_LIMIT = 2e9  # parameters: a larger model is too slow to train or score on a CPU
-FASTER = 0.9  # bfloat16 is taken for less than this share of float32's time: a tie goes to the more exact one
-RAN_OUT = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")  # torch, CUDA, C++
-VAGUE = ("could not create a memory", "could not create a primitive", "could not execute a primitive")  # oneDNN
+MAX_TIME_SHARE = 0.9  # bfloat16 has to take less than this share of float32's time: a tie goes to the exact one
+OOM_MESSAGES = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")  # torch, CUDA, C++
+ONEDNN_MESSAGES = ("could not create a memory", "could not create a primitive", "could not execute a primitive")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -28,7 +28,7 @@ def cuda():
 
 
 def device():
-    """{"": place} for `device_map`: this process' own GPU, or the CPU."""
+    """The `device_map` {"": device} of this process' own GPU, or of the CPU."""
     return {"": int(os.environ.get("LOCAL_RANK", "0")) if cuda() else "cpu"}
 
 
@@ -42,129 +42,129 @@ def device_name():
 
 
 def threads():
-    """Threads that torch computes with on a CPU."""
+    """Number of CPU threads that torch uses."""
     import torch
 
     return torch.get_num_threads()
 
 
-def precision(wanted="bfloat16"):
-    """The dtype to compute in, as torch names it: `wanted`, or float32 on a CPU where bfloat16 is not faster."""
+def precision(requested="bfloat16"):
+    """The dtype to compute in, as torch names it: `requested`, or float32 on a CPU where bfloat16 is not faster."""
     if gpu := cuda():
-        return "float16" if wanted == "bfloat16" and not gpu.is_bf16_supported() else wanted
-    return "bfloat16" if wanted == "bfloat16" and bfloat16_is_faster() else "float32"
+        return "float16" if requested == "bfloat16" and not gpu.is_bf16_supported() else requested
+    return "bfloat16" if requested == "bfloat16" and bfloat16_is_faster() else "float32"
 
 
-def run_precision(wanted, whole, gpu=None):
-    """The precision of a run that asks for `wanted`; `whole`: every weight is trained, which keeps float32 and
-    multiplies in bfloat16 where that is fast. gpu: False or True for a CPU or a GPU, None for what is here."""
+def run_precision(requested, whole, gpu=None):
+    """The precision of a run that asks for `requested`. whole: the run trains every weight; weights then stay float32,
+    and products are in bfloat16 where that is fast (MIXED). gpu: whether the run is on a GPU; None: this machine."""
     here = gpu is None or gpu == bool(cuda())
     fast = (precision() if here else "bfloat16" if gpu else "float32") == "bfloat16"
-    return MIXED if whole and fast else precision(wanted) if here else wanted
+    return MIXED if whole and fast else precision(requested) if here else requested
 
 
 @functools.cache
 def bfloat16_is_faster():
-    """Whether this CPU multiplies matrices faster in bfloat16 than in float32. The processor's flags do not tell: some
-    with avx512_bf16 are twice as slow in it. Measured once (under a second) and kept in the cache folder."""
+    """Whether this CPU multiplies matrices faster in bfloat16 than in float32. Processor flags do not tell: some CPUs
+    with avx512_bf16 are twice as slow in it. Measured once (under a second) and stored in the cache folder."""
     import torch
 
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return False  # emulated: many times slower
-    file, known = cache() / "matrix_products.json", {}
+    file, timings = cache() / "matrix_products.json", {}
     key = f"{device_name()}, {threads()} threads, torch {torch.__version__}"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
-        return known[key]["bfloat16"] < FASTER * known[key]["float32"]
-    known[key] = {}
+        timings = dict(json.loads(file.read_text(encoding="utf-8")))
+        return timings[key]["bfloat16"] < MAX_TIME_SHARE * timings[key]["float32"]
+    timings[key] = {}
     for name in ("float32", "bfloat16"):
         matrix, seconds = torch.ones((1024, 1024), dtype=getattr(torch, name)), []
         for _ in range(6):
-            began = time.perf_counter()
+            start = time.perf_counter()
             matrix @ matrix
-            seconds.append(time.perf_counter() - began)
-        known[key][name] = min(seconds)  # whatever else runs here makes single ones slower
+            seconds.append(time.perf_counter() - start)
+        timings[key][name] = min(seconds)  # other processes slow down single products
     with contextlib.suppress(OSError):  # a cache that cannot be written costs a second a run
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch = file.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(known), encoding="utf-8")
+        scratch.write_text(json.dumps(timings), encoding="utf-8")
         os.replace(scratch, file)
-    return known[key]["bfloat16"] < FASTER * known[key]["float32"]
+    return timings[key]["bfloat16"] < MAX_TIME_SHARE * timings[key]["float32"]
 
 
 def cache():
-    """Folder of what is made once for a machine: $FINETUNING_HUB_CACHE, or finetuning-hub in the user's caches."""
+    """Folder of files made once per machine: $FINETUNING_HUB_CACHE, or finetuning-hub in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("FINETUNING_HUB_CACHE") or Path(base) / "finetuning-hub")
 
 
-def attempt(work, *given, **named):
-    """What work(…) returns, or None if memory ran out; then everything that it held is given back."""
+def attempt(function, *args, **keywords):
+    """The result of function(…), or None if memory ran out. The memory that it held is then freed."""
     try:
-        return work(*given, **named)
+        return function(*args, **keywords)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-    # Only here, behind the handler, are the frames gone that held what was computed.
+    # Not inside the handler: there the traceback's frames still hold the tensors.
     gc.collect()
     give_back()
     return None
 
 
 def ran_out(error):
-    """Whether an exception says that memory ran out. oneDNN gives no reason, so it is believed only where little memory
-    is left, and never about a "primitive descriptor": that is a kernel it does not have."""
+    """Whether an exception means that memory ran out. oneDNN's messages give no reason: they count only if little
+    memory is free, and never if they name a "primitive descriptor", which means a missing kernel."""
     import torch
 
-    text, known = str(error), isinstance(error, MemoryError | torch.OutOfMemoryError)
-    vague = any(words in text for words in VAGUE) and "descriptor" not in text
-    return known or any(words in text for words in RAN_OUT) or (vague and free() < max(1e9, total() / 10))
+    message, certain = str(error), isinstance(error, MemoryError | torch.OutOfMemoryError)
+    vague = any(words in message for words in ONEDNN_MESSAGES) and "descriptor" not in message
+    return certain or any(words in message for words in OOM_MESSAGES) or (vague and free() < max(1e9, total() / 10))
 
 
 def total():
-    """Bytes of memory that this process may come to use: the machine's, within its limits (ulimit -v, cgroups)."""
+    """Bytes of memory that this process can use at most: the machine's, within the limits of ulimit -v and cgroups."""
     return min(allowed for allowed, _ in limits())
 
 
 def free():
-    """Bytes this process may still ask for: of the GPU, or of the machine within its limits."""
+    """Bytes that this process can still allocate: on the GPU, or on the machine within its limits."""
     if gpu := cuda():
         return gpu.mem_get_info()[0] + gpu.memory_reserved() - gpu.memory_allocated()
-    kept = _libc().mallinfo2().fields[8] if hasattr(_libc(), "mallinfo2") else 0  # freed, kept for the next request
-    return max(0, min(allowed - used for allowed, used in limits())) + kept
+    reusable = _libc().mallinfo2().fields[8] if hasattr(_libc(), "mallinfo2") else 0  # freed, but still in the heap
+    return max(0, min(allowed - used for allowed, used in limits())) + reusable
 
 
-def limits(groups="/sys/fs/cgroup", own="/proc/self/cgroup"):
-    """[(bytes allowed, bytes used)]: of the machine, of the address space, of every control group around this process.
-    Page cache that the kernel drops when memory is wanted does not count as used."""
+def limits(groups="/sys/fs/cgroup", own_groups="/proc/self/cgroup"):
+    """[(bytes allowed, bytes used)] of the machine, the address space, and every control group of this process. Page
+    cache does not count as used where the kernel can drop it."""
     machine = PAGE * os.sysconf("SC_PHYS_PAGES")
-    left = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
-    known = [(machine, machine - left[0] if left else machine // 2)]
+    available = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
+    pairs = [(machine, machine - available[0] if available else machine // 2)]
     if (allowed := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
-        known.append((allowed, PAGE * int(_lines("/proc/self/statm")[0].split()[0])))
-    for _, kinds, path in (line.split(":", 2) for line in _lines(own)):
-        if kinds and "memory" not in kinds.split(","):
+        pairs.append((allowed, PAGE * int(_lines("/proc/self/statm")[0].split()[0])))
+    for _, controllers, path in (line.split(":", 2) for line in _lines(own_groups)):
+        if controllers and "memory" not in controllers.split(","):
             continue
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
-        base = Path(groups, "memory" if kinds else "")  # version 1 or 2
-        for folder in (base / path.lstrip("/") / "_").parents:
-            if folder.is_relative_to(base):
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        mount = Path(groups, "memory" if controllers else "")  # version 1 or 2
+        for folder in (mount / path.lstrip("/") / "_").parents:
+            if folder.is_relative_to(mount):
                 with contextlib.suppress(OSError, ValueError):  # not mounted here, or "max"
                     allowed, used = (int((folder / name).read_text()) for name in names)
                     stat = dict(line.split() for line in _lines(folder / "memory.stat"))
-                    known.append(
-                        (allowed, used - int(stat.get("total_inactive_file" if kinds else "inactive_file", 0)))
+                    pairs.append(
+                        (allowed, used - int(stat.get("total_inactive_file" if controllers else "inactive_file", 0)))
                     )
-    return known
+    return pairs
 
 
 def resident():
-    """Bytes of this process in memory now (Linux)."""
+    """Bytes of this process in memory now (resident set, Linux)."""
     return PAGE * int(_lines("/proc/self/statm")[0].split()[1])
 
 
 def peak():
-    """Bytes: the GPU allocator's peak since it was reset, or this process' highest resident set so far."""
+    """Peak memory in bytes: of the GPU allocator since its reset, or this process' largest resident set so far."""
     if gpu := cuda():
         return gpu.max_memory_allocated()
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -172,22 +172,22 @@ def peak():
 
 
 def keep_freed():
-    """Tell glibc to keep freed blocks for the next request instead of handing each back to the kernel: a training step
-    frees and asks for the same gigabytes many times, and page by page that took a third of its time."""
+    """Make glibc reuse freed blocks instead of returning each to the kernel: a training step frees and allocates the
+    same gigabytes many times, and new pages for them took a third of its time."""
     if _libc():
         _libc().mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
         _libc().mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
 
 
 def hand_back(limit=None):
-    """Between steps: give back what is free once this process holds more than `limit` bytes, or half of the memory.
-    Batches differ in length; holes that no later block fits into add up to two and three times what a step needs."""
+    """Between steps: return unused memory once this process holds more than `limit` bytes, or half of all memory.
+    Batches differ in length, and holes in the heap that fit no later block add up to 2 to 3 times a step's need."""
     if _libc() and resident() > min(limit or total(), total() / 2):
         give_back()
 
 
 def give_back():
-    """Give back what this process keeps and does not use."""
+    """Return memory that this process holds and does not use."""
     if _libc():
         _libc().malloc_trim(0)
     if gpu := cuda():
@@ -200,13 +200,14 @@ def _libc():
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         if hasattr(libc, "mallinfo2"):  # since glibc 2.33
-            numbers = {"_fields_": [("fields", ctypes.c_size_t * 10)]}
-            libc.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), numbers)
+            layout = {"_fields_": [("fields", ctypes.c_size_t * 10)]}
+            libc.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), layout)
         return libc if libc.mallopt and libc.malloc_trim else None
     return None
 
 
 def _lines(path):
+    """The lines of a text file; [] if it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
         return Path(path).read_text(encoding="utf-8").splitlines()
     return []

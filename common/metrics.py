@@ -1,11 +1,11 @@
-"""Scores with their uncertainty: each is {"value", "ci95", "n"}, in percent unless said otherwise.
+"""Metrics with 95 % intervals: each is {"value", "ci95", "n"}, in percent unless stated otherwise.
 
-ci95 says how far the score would move on another test set of this size, not between training seeds. Shares of rows
-have Wilson's interval, other scores a percentile bootstrap over rows (fixed seed; at 10 rows it covers about 90 %, at
-20 rows 93 %). An interval contains its value; it is None where the spread is not known, as with a single row.
+ci95 covers the choice of test rows, not of training seeds. Shares of rows have Wilson's interval, other metrics a
+percentile bootstrap over rows (fixed seed; at 10 rows it covers about 90 %, at 20 rows 93 %). An interval contains its
+value. It is None where the spread is unknown, as with a single row.
 
-The libraries are called directly and not through `evaluate`: importing that takes 3 to 6 s and 500 MB, its local
-modules are copied into the user's cache, and it returns no scores of rows to resample. A test compares with it.
+The libraries are called directly and not through `evaluate`: importing it takes 3 to 6 s and 500 MB, it copies local
+modules into the user's cache, and it returns no scores of rows to resample. A test compares our ROUGE with its own.
 """
 
 import re
@@ -34,18 +34,18 @@ def rouge(predictions, references):
 
     sentences = PunktSentenceTokenizer()
     scorer = rouge_scorer.RougeScorer(ROUGES[:3], use_stemmer=True)
-    by_sentence = rouge_scorer.RougeScorer(ROUGES[3:], use_stemmer=True)
+    lsum_scorer = rouge_scorer.RougeScorer(ROUGES[3:], use_stemmer=True)
     values = {name: [] for name in ROUGES}
     for prediction, reference in zip(predictions, references, strict=True):
-        lines = ["\n".join(sentences.tokenize(text)) for text in (reference, prediction)]
-        for name, score in (scorer.score(reference, prediction) | by_sentence.score(*lines)).items():
+        sentence_lines = ["\n".join(sentences.tokenize(text)) for text in (reference, prediction)]
+        for name, score in (scorer.score(reference, prediction) | lsum_scorer.score(*sentence_lines)).items():
             values[name].append(score.fmeasure)
     return {name: mean(column) for name, column in values.items()}
 
 
 def responses(answers, references, encoder="minilm"):
-    """Scores of free answers without their prompts: BLEU, ROUGE-1/2/L, BERTScore F1 by this encoder, and `length`, the
-    mean number of words (not a percentage)."""
+    """Metrics of answers without their prompts: BLEU, ROUGE-1/2/L, BERTScore F1 (encoder: see `bertscore`), and length,
+    the mean number of words (not a percentage)."""
     scores = {"bleu": bleu(answers, references), **rouge(answers, references)}
     del scores["rougeLsum"]
     length = mean([len(answer.split()) for answer in answers], scale=1)
@@ -53,7 +53,7 @@ def responses(answers, references, encoder="minilm"):
 
 
 def bleu(answers, references):
-    """Corpus BLEU of sacrebleu (its default: 13a tokens, exponential smoothing)."""
+    """Corpus BLEU by sacrebleu, with its defaults: 13a tokens, exponential smoothing."""
     import numpy
     import sacrebleu
 
@@ -61,38 +61,38 @@ def bleu(answers, references):
     pairs = [scorer.corpus_score([a], [[r]]) for a, r in zip(answers, references, strict=True)]
     statistics = numpy.array([[pair.sys_len, pair.ref_len, *pair.counts, *pair.totals] for pair in pairs])
 
-    def of_rows(rows):
+    def corpus_bleu(rows):
         answer_length, reference_length, *ngrams = statistics[rows].sum(axis=0).tolist()
-        correct, total = ngrams[: scorer.max_ngram_order], ngrams[scorer.max_ngram_order :]
-        return scorer.compute_bleu(correct, total, answer_length, reference_length, smooth_method="exp").score / 100
+        matches, total = ngrams[: scorer.max_ngram_order], ngrams[scorer.max_ngram_order :]
+        return scorer.compute_bleu(matches, total, answer_length, reference_length, smooth_method="exp").score / 100
 
-    return bootstrap(of_rows, numpy.arange(len(pairs)))
+    return bootstrap(corpus_bleu, numpy.arange(len(pairs)))
 
 
 def bertscore(answers, references, encoder="minilm"):
     """BERTScore F1 (Zhang et al. 2020), by the bert-score package. encoder: an embedded checkpoint, whose last layer
-    is read, or a name in the package's `model2layers`, with the layer found best there. An empty answer scores 0."""
+    is used, or a name in the package's `model2layers`, which gives the layer. An empty answer scores 0."""
     import bert_score
     from transformers import AutoConfig
 
     from common import checkpoints
 
-    known = {"model_type": encoder}
+    model = {"model_type": encoder}
     if encoder in checkpoints.EMBEDDED:
         folder = str(checkpoints.prepare(checkpoints.find(encoder)))
-        known = {"model_type": folder, "num_layers": AutoConfig.from_pretrained(folder).num_hidden_layers}
-    written = [i for i, answer in enumerate(answers) if answer.strip()]  # the package cannot encode an empty one
+        model = {"model_type": folder, "num_layers": AutoConfig.from_pretrained(folder).num_hidden_layers}
+    nonempty = [i for i, answer in enumerate(answers) if answer.strip()]  # the package cannot encode an empty answer
     values = dict.fromkeys(range(len(answers)), 0.0)
-    if written:
-        scorer = bert_score.BERTScorer(**known, batch_size=32)
-        f1 = scorer.score([answers[i] for i in written], [references[i] for i in written])[2]
-        values |= zip(written, f1.tolist(), strict=True)
+    if nonempty:
+        scorer = bert_score.BERTScorer(**model, batch_size=32)
+        f1 = scorer.score([answers[i] for i in nonempty], [references[i] for i in nonempty])[2]
+        values |= zip(nonempty, f1.tolist(), strict=True)
     return mean(list(values.values()))
 
 
 def classification(predictions, references, labels):
-    """Accuracy and macro-F1: unweighted mean over `labels`; a class that is neither there nor predicted counts 0, as
-    in sklearn. Two classes have also each class's accuracy, macro precision and macro recall."""
+    """Accuracy and macro-F1, the unweighted mean over `labels`; a class that is neither true nor predicted counts 0,
+    as in scikit-learn. Two classes also have the accuracy of each class, macro precision and macro recall."""
     predicted, true = numbers(predictions, labels), numbers(references, labels)
     accuracy, averages = share(predicted == true), macro(predicted, true, len(labels))
     if len(labels) > 2:
@@ -102,56 +102,56 @@ def classification(predictions, references, labels):
 
 
 def generated(texts, references, labels):
-    """Accuracy, macro precision and recall of the classes that free answers begin with; an answer that begins with
-    none is wrong, whatever the class."""
+    """Accuracy, macro precision and macro recall of free answers. An answer predicts the class that it begins with; one
+    that begins with no class is wrong."""
     predicted, true = numbers([label_of(text, labels) for text in texts], labels), numbers(references, labels)
     scores = {"accuracy": share(predicted == true), **macro(predicted, true, len(labels))}
     return {f"generated_{name}": scores[name] for name in ("accuracy", "precision", "recall")}
 
 
 def numbers(names, labels):
-    """Array of the names' places in `labels`; len(labels) for None."""
+    """Array of the indices of `names` in `labels`; len(labels) for None."""
     import numpy
 
-    place = {label: i for i, label in enumerate([*labels, None])}
-    return numpy.array([place[name] for name in names], dtype=int)
+    index = {label: i for i, label in enumerate([*labels, None])}
+    return numpy.array([index[name] for name in names], dtype=int)
 
 
 def macro(predicted, true, classes):
-    """{"precision", "recall", "macro_f1"}: unweighted means over the classes; what was never predicted has precision 0.
+    """{"precision", "recall", "macro_f1"}: unweighted means over the classes. A class never predicted has precision 0.
 
-    predicted, true: arrays of class numbers below `classes`; a prediction of `classes` is none of them.
+    predicted, true: arrays of class indices below `classes`; a prediction equal to `classes` is none of them.
     """
     import numpy
     from sklearn.metrics import precision_recall_fscore_support
 
     values = precision_recall_fscore_support(true, predicted, labels=range(classes), average="macro", zero_division=0)
     size = classes + 1
-    cells = true * size + predicted  # of the confusion matrix: a resample is counted at once, sklearn takes a ms each
+    cells = true * size + predicted  # of the confusion matrix: bincount of a resample is faster than scikit-learn
     scores = {}
     for name, value in zip(("precision", "recall", "macro_f1"), map(float, values[:3]), strict=True):
 
-        def over_known(cells, name=name):
+        def present_mean(cells, name=name):
             counts = numpy.bincount(cells, minlength=size**2).reshape(size, size)
-            right, taken, there = (part[:-1] for part in (counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)))
-            of = {"precision": taken, "recall": there, "macro_f1": (taken + there) / 2}[name]
-            return (right[of > 0] / of[of > 0]).sum() / max(1, (of > 0).sum())
+            correct, guessed, actual = (n[:-1] for n in (counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)))
+            divisor = {"precision": guessed, "recall": actual, "macro_f1": (guessed + actual) / 2}[name]
+            return (correct[divisor > 0] / divisor[divisor > 0]).sum() / max(1, (divisor > 0).sum())
 
-        # A class that a resample happens to miss says nothing about the model: the mean is over those it has.
-        known = value / (over_known(cells) or 1)
-        scores[name] = bootstrap(lambda rows, mean=over_known, known=known: known * mean(rows), cells, value)
+        # A class missing in a resample says nothing about the model: the mean is over the classes that are present.
+        factor = value / (present_mean(cells) or 1)
+        scores[name] = bootstrap(lambda rows, mean=present_mean, factor=factor: factor * mean(rows), cells, value)
     return scores
 
 
 def confusion(predictions, references, labels):
-    """{"labels", "counts"}: counts[i][j] rows of class i that were called class j."""
+    """{"labels", "counts"}: counts[i][j] is the number of rows of class i for which class j was predicted."""
     from sklearn.metrics import confusion_matrix
 
     return {"labels": list(labels), "counts": confusion_matrix(references, predictions, labels=labels).tolist()}
 
 
 def report(confusion):
-    """[[class, precision, recall, F1, rows]] as text, in %, of what `confusion` gives; - where nothing was divided."""
+    """[[class, precision, recall, F1, rows]] as text, in percent, from `confusion`'s result; - where undefined."""
     import numpy
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -163,40 +163,40 @@ def report(confusion):
 
 
 def label_of(text, labels):
-    """The label that a text begins with, or None. The longest one wins, and it must end where a word ends."""
-    begun = [name for name in labels if re.match(rf"{re.escape(name)}(?![^\W_])", text.strip(), re.IGNORECASE)]
-    return max(begun, key=len, default=None)
+    """The label that a text begins with, or None. It must end where a word ends; the longest one counts."""
+    matches = [name for name in labels if re.match(rf"{re.escape(name)}(?![^\W_])", text.strip(), re.IGNORECASE)]
+    return max(matches, key=len, default=None)
 
 
 def outcome(text, label, labels):
-    """One of OUTCOMES. The source counted only "right" as right. "extra": the answer goes on behind the label."""
-    written, text = label_of(text, labels), text.strip()
-    if written is None:
+    """One of OUTCOMES. "_extra": text follows the label. The source counted only "right" as right."""
+    predicted, text = label_of(text, labels), text.strip()
+    if predicted is None:
         return "not_a_label" if text else "empty"
-    return ("right" if written == label else "wrong") + ("_extra" if len(text) > len(written) else "")
+    return ("right" if predicted == label else "wrong") + ("_extra" if len(text) > len(predicted) else "")
 
 
 def outcomes(texts, references, labels):
-    """Share of each outcome of free generation, as metrics named generated_<outcome>."""
-    kinds = [outcome(text, label, labels) for text, label in zip(texts, references, strict=True)]
-    return {f"generated_{name}": share([kind == name for kind in kinds]) for name in OUTCOMES}
+    """{"generated_<outcome>": share of the answers} for each of OUTCOMES."""
+    results = [outcome(text, label, labels) for text, label in zip(texts, references, strict=True)]
+    return {f"generated_{name}": share([kind == name for kind in results]) for name in OUTCOMES}
 
 
 def counts(metrics):
-    """ "right 12, not a label 3, …" from generated_* metrics, for people."""
-    known = {name.replace("_", " "): metrics.get(f"generated_{name}") for name in OUTCOMES}
-    return ", ".join(f"{name} {round(each['value'] * each['n'] / 100)}" for name, each in known.items() if each)
+    """The generated_* metrics as numbers of answers in words: "right 12, not a label 3, …"."""
+    scores = {name.replace("_", " "): metrics.get(f"generated_{name}") for name in OUTCOMES}
+    return ", ".join(f"{name} {round(score['value'] * score['n'] / 100)}" for name, score in scores.items() if score)
 
 
 def figure(metric):
-    """36.90 [35.10, 38.70], 36.90 where the interval is not known, or - where there is no value."""
+    """36.90 [35.10, 38.70]; 36.90 if the interval is unknown; - if there is no value."""
     if not metric or metric["value"] is None:
         return "-"
     return f"{metric['value']:.2f}" + (" [{:.2f}, {:.2f}]".format(*metric["ci95"]) if metric["ci95"] else "")
 
 
 def share(values):
-    """The share of rows for which a 0/1 value is 1, in percent, with Wilson's interval (1927); UNKNOWN without rows."""
+    """The share of ones among 0/1 values, in percent, with Wilson's interval (1927); UNKNOWN without values."""
     from scipy.stats import binomtest
 
     n, ones = len(values), sum(values)
@@ -204,17 +204,17 @@ def share(values):
 
 
 def mean(values, scale=100):
-    """The mean of a per-row score, times `scale` (100: in percent). Of values that are all 0 or 1 it is their share."""
+    """The mean of a score per row, times `scale` (100: percent). Percentages of zeros and ones are a `share`."""
     import numpy
 
     column = numpy.asarray(values, dtype=float)
-    shared = scale == 100 and numpy.isin(column, (0, 1)).all()
-    return share(column.astype(int)) if shared else bootstrap(numpy.mean, column, scale=scale)
+    is_share = scale == 100 and numpy.isin(column, (0, 1)).all()
+    return share(column.astype(int)) if is_share else bootstrap(numpy.mean, column, scale=scale)
 
 
 def bootstrap(statistic, column, value=None, scale=100):
-    """The metric `value`, or else statistic(column), with the interval of RESAMPLES resamples of the column. Where all
-    resamples are equal there is no interval; a statistic that is then 0 or 1 has Wilson's."""
+    """The metric `value` (None: statistic(column)), with the interval of RESAMPLES resamples of the column. If all
+    resamples are equal there is no interval, but Wilson's where the statistic is 0 or 1."""
     import numpy
     from scipy import stats
 
@@ -222,15 +222,15 @@ def bootstrap(statistic, column, value=None, scale=100):
     value = float(statistic(column)) if value is None else value
     if n > 1:
         batch = max(1, 2_000_000 // n)  # resampled rows in memory at once
-        how = {"n_resamples": RESAMPLES, "method": "percentile", "batch": batch, "rng": numpy.random.default_rng(0)}
-        interval = stats.bootstrap((column,), statistic, **how).confidence_interval
+        options = {"n_resamples": RESAMPLES, "method": "percentile", "batch": batch, "rng": numpy.random.default_rng(0)}
+        interval = stats.bootstrap((column,), statistic, **options).confidence_interval
     if interval[1] - interval[0] > 1e-6:  # wider than float32 rounds
         return metric(value, interval, n, scale)
-    at_end = scale == 100 and round(value, 6) in (0, 1)
-    return share([round(value)] * n) if at_end else metric(value, None, n, scale)
+    is_bound = scale == 100 and round(value, 6) in (0, 1)
+    return share([round(value)] * n) if is_bound else metric(value, None, n, scale)
 
 
 def metric(value, interval, n, scale=100):
-    """What a record holds of a score. The interval is widened to its value where a biased bootstrap misses it."""
-    ends = interval and [round(scale * float(end), 4) for end in (min(value, interval[0]), max(value, interval[1]))]
-    return {"value": round(scale * float(value), 4), "ci95": ends, "n": n}
+    """A metric as a record has it. The interval is widened to the value where a biased bootstrap misses that."""
+    ci95 = interval and [round(scale * float(end), 4) for end in (min(value, interval[0]), max(value, interval[1]))]
+    return {"value": round(scale * float(value), 4), "ci95": ci95, "n": n}

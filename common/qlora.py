@@ -1,8 +1,8 @@
-"""QLoRA: a base model in 4 bits and an adapter on it; the same weights for training, scoring and use.
+"""QLoRA: a base model in 4 bits with an adapter; training, scoring and use share the weights.
 
-NF4 with double quantisation (arXiv 2305.14314) through bitsandbytes, on GPU and CPU. Weights are read from safetensors
-only, and no code is ever taken from a checkpoint. Where memory allows it the 4-bit weights are dequantised once and
-kept, instead of in every pass: the same numbers, sooner.
+The base is in NF4 with double quantisation (arXiv 2305.14314) by bitsandbytes, on GPU and CPU. Weights are read from
+safetensors files only, and no code in a checkpoint is run. Where memory allows, the 4-bit weights are dequantised once
+instead of in every forward pass: the same numbers, sooner.
 """
 
 import contextlib
@@ -13,35 +13,36 @@ from pathlib import Path
 from common import checkpoints, console, machine
 from common.console import InputError
 
-UNPACK_SHARE = 0.25  # of the free memory that dequantised weights may take; activations need the rest
+UNPACK_SHARE = 0.25  # of the free memory may go to dequantised weights; activations need the rest
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # of an adapter's folder, as peft names them
-DROPOUT_LEVELS = 2**16  # a dropout probability is rounded to these: 0.1 becomes 0.100006
+DROPOUT_LEVELS = 2**16  # dropout probabilities are multiples of 1 / levels: 0.1 becomes 0.100006
 
 
 def tokenizer(checkpoint):
-    """The checkpoint's tokenizer, padding on the left, with a pad token (the end of sequence where it has none: masks
-    are made by position, never by comparing with the pad id). Raises InputError if it does not fit the model."""
+    """The checkpoint's tokenizer, padding on the left. Without a pad token it pads with the end of sequence: masks
+    never depend on the pad id. Raises InputError if it is not a fast one or has more tokens than the model."""
     import transformers
 
-    made = reading(transformers.AutoTokenizer, checkpoint)
-    if not made.is_fast:
+    loaded = reading(transformers.AutoTokenizer, checkpoint)
+    if not loaded.is_fast:
         raise InputError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json): documents cannot be cut by tokens")
     size = getattr(reading(transformers.AutoConfig, checkpoint), "vocab_size", None)
-    if size and len(made) > size:
+    if size and len(loaded) > size:
         raise InputError(
-            f"{checkpoint.name}: the tokenizer has {len(made)} tokens, the model {size}: they are not of one checkpoint"
+            f"{checkpoint.name}: the tokenizer has {len(loaded)} tokens, the model {size}: "
+            "they are not of one checkpoint"
         )
-    if made.pad_token is None:
-        made.pad_token = made.eos_token
-    made.padding_side = "left"
-    return made
+    if loaded.pad_token is None:
+        loaded.pad_token = loaded.eos_token
+    loaded.padding_side = "left"
+    return loaded
 
 
 def base(checkpoint, execution):
-    """The base model in 4 bits, ready to score, every linear layer but the head quantised (asserted).
+    """The base model in eval mode, every linear layer but the head in 4 bits (else RuntimeError).
 
-    execution: settings.Execution (precision, use_flash_attention). `model.unpacked` says whether the 4-bit values are
-    held in plain layers.
+    execution: settings.Execution (precision, use_flash_attention). `model.unpacked` says whether the 4-bit weights were
+    dequantised into plain layers.
     """
     import transformers
 
@@ -52,15 +53,15 @@ def base(checkpoint, execution):
 
 
 def trained(checkpoint, execution, folder):
-    """`base` with the adapter that a training left in folder/adapter."""
+    """`base` with the trained adapter in folder/adapter."""
     return with_adapter(base(checkpoint, execution), Path(folder) / "adapter")
 
 
 def quantised(auto, checkpoint, precision, skip=None, **keywords):
-    """The model that `auto` makes of the checkpoint, in NF4, ready to score.
+    """The checkpoint's model of the transformers class `auto`, in NF4 and in eval mode.
 
-    precision: what it computes in, as torch names it; skip: names of modules to leave as they are (the output head of a
-    model that writes is left in any case) and may be new; any other weight has to be in the checkpoint.
+    precision: the dtype to compute in, as torch names it; skip: names of modules that are not quantised and may be new
+    (the output head of a causal model is never quantised). Raises InputError if any other weight is missing.
     """
     import torch
     import transformers
@@ -82,11 +83,13 @@ def quantised(auto, checkpoint, precision, skip=None, **keywords):
             ),
             **keywords,
         )
-    # The library fills weights that the files lack at random; those of a new head are meant to be.
-    lost = [name for name in sorted(info["missing_keys"]) if name.split(".")[0] not in (skip or []) + ["pooler"]]
-    if lost:
-        raise InputError(f"cannot load {checkpoint.name}: its files lack {len(lost)} weights, the first is {lost[0]}")
-    for name, layer in model.named_modules():  # of weights in 4 bits the library compares no shapes
+    # transformers draws missing weights at random, which is right for a new head only.
+    missing = [name for name in sorted(info["missing_keys"]) if name.split(".")[0] not in (skip or []) + ["pooler"]]
+    if missing:
+        raise InputError(
+            f"cannot load {checkpoint.name}: its files lack {len(missing)} weights, the first is {missing[0]}"
+        )
+    for name, layer in model.named_modules():  # transformers does not compare the shapes of 4-bit weights
         if (state := getattr(getattr(layer, "weight", None), "quant_state", None)) is not None:
             shape = (layer.out_features, layer.in_features)
             if tuple(state.shape) != shape:
@@ -96,23 +99,23 @@ def quantised(auto, checkpoint, precision, skip=None, **keywords):
 
 
 def new_adapter(model, settings, **keywords):
-    """Wrap `model` in a fresh LoRA adapter as `settings` say (lora_r, lora_alpha, dropout, targets).
+    """Wrap `model` in a new LoRA adapter with the settings lora_r, lora_alpha, dropout and targets.
 
-    keywords: of peft's LoraConfig, beside those. Raises InputError for a target that the model does not have.
+    keywords: further ones of peft.LoraConfig. Raises InputError for a target that the model does not have.
     """
     import peft
 
     targets = [settings.targets] if isinstance(settings.targets, str) else list(settings.targets)
-    every = targets == ["all-linear"]  # peft's word for all linear layers but the head
-    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in targets if target not in ends and not every]
+    all_linear = targets == ["all-linear"]  # peft's word for all linear layers but the head
+    layer_names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [target for target in targets if target not in layer_names and not all_linear]
     if missing:
         raise InputError(f"this checkpoint has no layers named {', '.join(missing)}: wrong model folder for it?")
     config = peft.LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.dropout,
-        target_modules=targets[0] if every else targets,
+        target_modules=targets[0] if all_linear else targets,
         bias="none",
         **{"task_type": "CAUSAL_LM", **keywords},
     )
@@ -123,10 +126,10 @@ def new_adapter(model, settings, **keywords):
 
 
 def with_adapter(model, folder):
-    """Put the trained adapter saved in `folder` on the 4-bit `model`, for scoring.
+    """Put the trained adapter in `folder` on the 4-bit `model`, for scoring.
 
-    Raises InputError if the file is not whole: every tensor that the adapter's config asks for has to be there, in its
-    shape, and no other one. peft itself would leave what is missing at its random start.
+    Raises InputError unless the file has exactly the tensors of the adapter's config, in their shapes: peft itself
+    would leave a missing tensor at its random initial value.
     """
     import peft
     import safetensors.torch
@@ -145,29 +148,29 @@ def with_adapter(model, folder):
         expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
         compare(tensors, {name: tuple(tensor.shape) for name, tensor in expected.items()})
         peft.set_peft_model_state_dict(adapted, tensors)
-    except Exception as error:  # torch, peft, safetensors and json each have their own kinds
+    except Exception as error:  # torch, peft, safetensors and json each raise their own types
         raise InputError(f"cannot use the adapter in {folder}: {first_line(error)}") from None
     return adapted.eval()
 
 
 def compare(tensors, shapes):
-    """Raises ValueError naming the first tensor that is missing, foreign or of another shape than in `shapes`."""
+    """Raises ValueError for the first tensor that is missing, unexpected, or of another shape than in `shapes`."""
     for name, shape in shapes.items():
         if name not in tensors:
             raise ValueError(f"the tensor {name} is missing")
         if tuple(tensors[name].shape) != shape:
             raise ValueError(f"the tensor {name} has the shape {list(tensors[name].shape)}, not {list(shape)}")
-    foreign = sorted(tensors.keys() - shapes.keys())
-    if foreign:
-        raise ValueError(f"the tensor {foreign[0]} has no place in this model and adapter_config.json")
+    unexpected = sorted(tensors.keys() - shapes.keys())
+    if unexpected:
+        raise ValueError(f"the tensor {unexpected[0]} has no place in this model and adapter_config.json")
 
 
 def reading(auto, checkpoint, **keywords):
-    """`auto.from_pretrained(checkpoint)`; whatever is wrong with the files becomes an InputError of one line."""
+    """auto.from_pretrained(checkpoint). Raises InputError for files that cannot be used, Failed if memory runs out."""
     source = checkpoints.prepare(checkpoint)
     try:
         return auto.from_pretrained(source, revision=checkpoint.pin, **keywords)
-    except Exception as error:  # the libraries have a dozen kinds for files that are damaged or out of reach
+    except Exception as error:  # a dozen types for files that are damaged or out of reach
         if machine.ran_out(error):
             raise console.Failed("OOM", f"memory does not hold {checkpoint.name} ({first_line(error)})") from None
         where = (
@@ -179,63 +182,64 @@ def reading(auto, checkpoint, **keywords):
 
 
 def first_line(error):
-    """What an exception says, in one line of at most 200 characters."""
+    """The first line of an exception's message, at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]
 
 
 @contextlib.contextmanager
 def plain_linear_layers(auto, checkpoint):
-    """While loading, build an architecture's own subclasses of nn.Linear as plain nn.Linear.
+    """Context of loading a model: it builds an architecture's own subclasses of nn.Linear as plain nn.Linear.
 
-    bitsandbytes replaces layers whose type is exactly nn.Linear; an architecture with its own subclass would
-    load unquantised without a word. Only subclasses that compute the same are replaced.
+    bitsandbytes quantises layers whose type is exactly nn.Linear and silently leaves subclasses as they are. Only
+    subclasses that compute the same are replaced.
     """
     import torch
     import transformers
 
     config = reading(transformers.AutoConfig, checkpoint)
-    kind = auto._model_mapping.get(type(config), None)
-    home = sys.modules[kind.__module__] if kind else None
-    own = {
+    model_class = auto._model_mapping.get(type(config), None)
+    module = sys.modules[model_class.__module__] if model_class else None
+    subclasses = {
         name: value
-        for name, value in (vars(home) if home else {}).items()
+        for name, value in (vars(module) if module else {}).items()
         if isinstance(value, type)
         and issubclass(value, torch.nn.Linear)
         and value is not torch.nn.Linear
         and computes_as_linear(value)
     }
-    for name in own:
-        setattr(home, name, torch.nn.Linear)
+    for name in subclasses:
+        setattr(module, name, torch.nn.Linear)
     try:
         yield
     finally:
-        for name, value in own.items():
-            setattr(home, name, value)
+        for name, value in subclasses.items():
+            setattr(module, name, value)
 
 
-def computes_as_linear(kind):
+def computes_as_linear(layer_class):
+    """Whether layers of this class compute what nn.Linear does."""
     import torch
 
     with torch.random.fork_rng():
-        layer, x = kind(5, 3), torch.randn(2, 5)
+        layer, x = layer_class(5, 3), torch.randn(2, 5)
     return torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias), atol=1e-6)
 
 
 def assert_quantised(model, heads):
-    """Every linear layer but those in `heads` holds 4-bit NF4 weights, doubly quantised; else RuntimeError."""
+    """Raises RuntimeError unless every linear layer but `heads` has NF4 weights with double quantisation."""
     import bitsandbytes
     import torch
 
-    left = [
+    unquantised = [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
         and not any(module is head for head in heads)
         and not isinstance(module, bitsandbytes.nn.Linear4bit)
     ]
-    if left:
-        raise RuntimeError(f"{len(left)} linear layers were not quantised, the first of them {left[0]}")
+    if unquantised:
+        raise RuntimeError(f"{len(unquantised)} linear layers were not quantised, the first of them {unquantised[0]}")
     states = [module.weight.quant_state for module in linear4bit(model)]
     if not states or any(state.quant_type != "nf4" or not state.nested for state in states):
         raise RuntimeError("the model is not in NF4 with double quantisation")
@@ -248,19 +252,19 @@ def linear4bit(model):
 
 
 def unpacked(model):
-    """`model` with the values of its 4-bit weights in plain layers, if they take no more than UNPACK_SHARE of the free
-    memory; else as it is. `model.unpacked` says which, for the record.
+    """`model` with its 4-bit weights dequantised into plain layers, if these take at most UNPACK_SHARE of the free
+    memory; else unchanged. `model.unpacked` says which, for the record.
 
-    bitsandbytes computes from these very values, but dequantises them in every pass, forward and backward: most of the
-    time of a generated token.
+    bitsandbytes computes with the same values, but dequantises them in every forward and backward pass, which is most
+    of the time of a generated token.
     """
     import bitsandbytes
     import torch
 
     packed = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
-    bytes_of = torch.finfo(packed[0][1].compute_dtype).bits // 8
-    size = bytes_of * sum(layer.in_features * layer.out_features for _, layer in packed)
-    model.unpacked = size <= UNPACK_SHARE * machine.free()
+    value_bytes = torch.finfo(packed[0][1].compute_dtype).bits // 8
+    plain_bytes = value_bytes * sum(layer.in_features * layer.out_features for _, layer in packed)
+    model.unpacked = plain_bytes <= UNPACK_SHARE * machine.free()
     if not model.unpacked:
         return model
     for name, layer in packed:
@@ -273,8 +277,8 @@ def unpacked(model):
 
 
 def keep_gradients(model):
-    """Stop bitsandbytes from repacking CPU weights when a layer first runs in eval mode: after that a backward pass
-    gives no gradient through the layer. It also keeps one arithmetic for training and scoring."""
+    """Stop bitsandbytes from repacking CPU weights when a layer first runs in eval mode: a backward pass gives no
+    gradient through repacked weights, and scoring would compute otherwise than training."""
     for module in linear4bit(model):
         module.support_avx512bf16_for_cpu = False
 
@@ -283,27 +287,27 @@ def keep_gradients(model):
 def dropout_class():
     """torch's Dropout with a quarter of the random draws, for CPUs.
 
-    A CPU draws random numbers one after the other, and an adapter asks for one for every element of every layer's
-    input. 16 random bits an element are enough: round(p * DROPOUT_LEVELS) of the levels drop it, and the other elements
-    are scaled by what keeps the mean.
+    A CPU draws random numbers one by one, and an adapter's dropout needs one for every element of every layer's input.
+    16 random bits per element are enough: an element is dropped at round(p * DROPOUT_LEVELS) of their values. The other
+    elements are scaled so that the mean stays.
     """
     import torch
 
     class Dropout(torch.nn.Dropout):
         def forward(self, x):
-            dropped = min(round(self.p * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)
-            if not self.training or not dropped:
+            dropped_levels = min(round(self.p * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)
+            if not self.training or not dropped_levels:
                 return x
             words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
             bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-            kept = bits >= dropped - DROPOUT_LEVELS // 2
-            return torch.where(kept, x * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped)), 0)
+            keep = bits >= dropped_levels - DROPOUT_LEVELS // 2
+            return torch.where(keep, x * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)), 0)
 
     return Dropout
 
 
 def fast_dropout(model):
-    """Put `dropout_class` in place of every Dropout of torch's own in `model`."""
+    """Replace every torch.nn.Dropout in `model` by `dropout_class`."""
     import torch
 
     for module in model.modules():

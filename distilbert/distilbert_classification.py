@@ -1,12 +1,12 @@
-"""Fine-tune DistilBERT on 20 Newsgroups: a post to one of 20 classes.
+"""Fine-tune DistilBERT on 20 Newsgroups: classify a post into one of 20 classes.
 
-A row of Table 1 (any machine), every weight trained, or QLoRA on query and value:
+Make a row of Table 1, on any machine; train every weight, or QLoRA on query and value:
     python distilbert/distilbert_classification.py --train_sample_fraction 0.025
     python distilbert/distilbert_classification.py --train_sample_fraction 0.025 --lora_r 16
-All six fractions with `bash distilbert/sample_ablate.sh`, which takes --lora_r too. With the embedded 23M encoder:
+`bash distilbert/sample_ablate.sh` makes all six rows, with or without --lora_r. Run it with the embedded 23M encoder:
     python distilbert/distilbert_classification.py --demo
 
-The base model beside the tuned one is the same encoder untrained, under a logistic regression on the same rows.
+The base model is a logistic regression on the features of the same encoder, untrained, fitted on the same rows.
 """
 
 import sys
@@ -21,7 +21,7 @@ from common.settings import Settings
 SETTINGS = Settings(
     max_document_tokens=512,
     cut="end",
-    pooling="cls",  # where the untrained encoder's features are read
+    pooling="cls",  # position of the untrained encoder's features
     trainer="Trainer",  # of transformers
     epochs=10,
     learning_rate=5e-5,
@@ -35,7 +35,7 @@ SETTINGS = Settings(
     keep="last",
     seed=42,
 )
-ADAPTER = {  # with --lora_r: the encoder stays frozen in 4 bits, an adapter and the head are trained
+ADAPTER = {  # with --lora_r: freeze the encoder in 4 bits, train an adapter and the head
     "quantization": "nf4, double",
     "lora_alpha": 16,
     "dropout": 0.1,

@@ -1,9 +1,9 @@
-"""Use what distilbert_classification.py trained: score the test posts, or class one text.
+"""Use the model that distilbert_classification.py trained: score the test posts, or classify one text.
 
     python distilbert/distilbert_classification_inference.py --experiment_dir distilbert/experiments/<run>
     python distilbert/distilbert_classification_inference.py --text "The goalie stopped 41 shots last night."
 
-Without --experiment_dir the newest trained run of this folder is used.
+Without --experiment_dir it uses the newest trained run of this folder.
 """
 
 import sys
@@ -26,7 +26,7 @@ def main(run):
 
 
 def answer(run):
-    """To --text."""
+    """The answer to --text."""
     labels = encoders.trained_labels(run.trained)
     reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
     network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)

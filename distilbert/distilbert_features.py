@@ -1,9 +1,9 @@
-"""What DistilBERT knows of IMDB's reviews without fine-tuning: frozen [CLS] features under a logistic regression, and
-a dummy that says the most frequent class.
+"""Score DistilBERT on IMDB without fine-tuning: a logistic regression on its frozen [CLS] features, and a dummy that
+picks the most frequent class.
 
     python distilbert/distilbert_features.py
     python distilbert/distilbert_features.py --baseline dummy
-With the embedded 23M encoder:
+Run it with the embedded 23M encoder:
     python distilbert/distilbert_features.py --demo
 """
 
@@ -18,8 +18,8 @@ from common.settings import Settings
 
 SETTINGS = Settings(
     max_document_tokens=256,
-    cut="middle",  # of a long review; it concludes at its end
-    pooling="cls",  # where features are read
+    cut="middle",  # drop the middle of a long review, because its end concludes
+    pooling="cls",  # position of the features
     baseline="frozen-features",
 )
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "untrained", SETTINGS, model, prompts)

@@ -1,9 +1,9 @@
-"""Use what distilbert_summarization.py trained: score the test dialogues, or pick from one.
+"""Use the model that distilbert_summarization.py trained: score the test dialogues, or pick utterances from one.
 
     python distilbert/distilbert_summarization_inference.py --experiment_dir distilbert/experiments/<run>
     python distilbert/distilbert_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
 
-Without --experiment_dir the newest trained run of this folder is used.
+Without --experiment_dir it uses the newest trained run of this folder.
 """
 
 import sys
@@ -26,7 +26,7 @@ def main(run):
 
 
 def answer(run):
-    """To --text."""
+    """The answer to --text."""
     labels = encoders.trained_labels(run.trained)
     reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
     network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)

@@ -1,10 +1,10 @@
-"""DistilBERT: the facts of this folder. Read by common/; nothing here computes anything.
+"""DistilBERT: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model card and config.json of distilbert-base-uncased, arXiv 1910.01108 (six layers of BERT-base, taught
 by it), arXiv 2106.09685 (LoRA on query and value).
-Quirks: peft knows no targets for this class, so they are named; its classification head is two layers, and peft's
-own list would leave the first of them random, so whatever is new is trained whole. Trained whole it is
-float32; with --lora_r the frozen encoder is NF4, as in every other folder, and the head float32.
+Quirks: peft has no default targets for this class, so they are named here. The classification head has two layers, and
+peft's own list would leave the first one random, so every new layer is trained. Without --lora_r all weights are
+float32; with it the frozen encoder is NF4, as in every other folder, and the head float32.
 """
 
 from common.checkpoints import Variant

@@ -1,5 +1,5 @@
-"""What DistilBERT reads. An encoder is not asked and does not answer: there is no instruction and no example, the
-task is in the head. So each template is the text itself; it is here so that wording can be tried.
+"""What DistilBERT reads. An encoder gets no instruction and no examples, because its head determines the task.
+Each template is therefore the text itself; it is here so that other wording can be tried.
 """
 
 from common.encoding import Template

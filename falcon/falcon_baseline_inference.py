@@ -1,12 +1,12 @@
 """Score Falcon-7B as it is, without fine-tuning: zero-, one- and few-shot prompts, both tasks.
 
-The zero- and few-shot rows of Table 2; all six with `bash falcon/baseline_inference.sh`:
+Make the zero- and few-shot rows of Table 2 (`bash falcon/baseline_inference.sh` makes all six):
     python falcon/falcon_baseline_inference.py --task_type summarization --prompt_type few-shot
-On the embedded 135M model and the sample, on any machine:
+Run it with the embedded 135M model and the sample, on any machine:
     python falcon/falcon_baseline_inference.py --task_type summarization --prompt_type few-shot --demo
 
 Examples come from the training rows and are shortened until the longest prompt fits. Answers are greedy (study: sampled
-at temperature 0.001 and top-p 0.95, which is nearly that).
+at temperature 0.001 and top-p 0.95, which is nearly greedy).
 """
 
 import sys
@@ -23,7 +23,7 @@ SETTINGS = {
         max_document_tokens=512,
         max_new_tokens=20,
         prompt_type="zero-shot",
-        prompt_tokens=1900,  # with the answer within the 2,048 tokens of the smallest context here
+        prompt_tokens=1900,  # prompt and answer fit the smallest context here, 2,048 tokens
         quantization="nf4, double",
     ),
     "summarization": Settings(
@@ -35,7 +35,7 @@ SETTINGS = {
     ),
 }
 SHOTS = {
-    "classification": {"zero-shot": 0, "one-shot": 1, "few-shot": 20},  # few: every class once
+    "classification": {"zero-shot": 0, "one-shot": 1, "few-shot": 20},  # few-shot: each class once
     "summarization": {"zero-shot": 0, "one-shot": 1, "few-shot": 3},
 }
 EXPERIMENT = experiment.Experiment(

@@ -1,10 +1,10 @@
-"""Falcon-7B: the facts of this folder. Read by common/; nothing here computes anything.
+"""Falcon-7B: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model card and config.json of tiiuae/falcon-7b, arXiv 2311.16867 (multi-query attention: one key/value
 head; attention and feed-forward in parallel), transformers' models/falcon, arXiv 2305.14314 (QLoRA).
-Quirks: its linear layers are a subclass of nn.Linear, which bitsandbytes passes over without a word, so they are made
-plain before quantisation (common/loading.py); beginning and end of sequence are one token, id 11; packed examples
-would see each other: rows are never packed.
+Quirks: its linear layers are a subclass of nn.Linear, which bitsandbytes skips without a warning, so they are replaced
+by nn.Linear before quantisation (common/qlora.py); beginning and end of sequence are one token, id 11; rows are never
+packed, because packed examples would see each other.
 """
 
 from common.checkpoints import Variant
@@ -33,7 +33,7 @@ VARIANTS = [
     ),
 ]
 
-PRECISION = "bfloat16"  # what the weights were published in
+PRECISION = "bfloat16"  # dtype of the published weights
 ATTENTION_TARGETS = ("query_key_value", "dense")
 ALL_TARGETS = (*ATTENTION_TARGETS, "dense_h_to_4h", "dense_4h_to_h")
 INFERENCE_BATCH_SIZE = 8

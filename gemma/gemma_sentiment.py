@@ -1,15 +1,15 @@
-"""Gemma on IMDB: zero-, one- and few-shot, fine-tuned with QLoRA, and with a head that nobody trained.
+"""Gemma on IMDB: zero-, one- and few-shot, fine-tuned with QLoRA, and with an untrained head.
 
     python gemma/gemma_sentiment.py                                    # fine-tuned, 900 reviews
     python gemma/gemma_sentiment.py --prompt_type few-shot             # label-scored and greedy
     python gemma/gemma_sentiment.py --prompt_type zero-shot --temperature 1 --seed 2   # one of three executions
-    python gemma/gemma_sentiment.py --random_head --seed 2             # what the study's zero-shot figures are of
+    python gemma/gemma_sentiment.py --random_head --seed 2             # the setup of the study's zero-shot figures
     python gemma/gemma_sentiment.py --demo
 
-The executions differ because answers are sampled, by --seed; label scores and greedy answers do not differ.
+The executions differ because --seed samples other answers; label scores and greedy answers are the same.
 
-Both classes scored by log-likelihood, with each class' own accuracy, the confusion matrix, and training and validation
-loss an epoch. Where the study does not say, the setting is that of its other tasks.
+It scores both classes by log-likelihood, and records each class' accuracy, the confusion matrix, and training and
+validation loss by epoch. If the study does not name a setting, it is that of the study's other tasks.
 """
 
 import sys
@@ -43,7 +43,7 @@ SETTINGS = Settings(
     max_grad_norm=0.3,
     batch_size=8,
     micro_batch_size=4,
-    keep="last",  # as in the study; validation loss rises from the first epoch on there
+    keep="last",  # as in the study, whose validation loss rises from the first epoch on
     seed=42,  # study: none
 )
 SHOTS = {"sentiment": {"zero-shot": 0, "one-shot": 1, "few-shot": 4}}

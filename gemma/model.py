@@ -1,9 +1,9 @@
-"""Gemma, 2B and 7B: the facts of this folder. Read by common/; nothing here computes anything.
+"""Gemma, 2B and 7B: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model cards and config.json of google/gemma-2b, -7b, -2b-it and -7b-it, arXiv 2403.08295 (Gemma: heads of
 256, GeGLU, tied embeddings; the 2B has one key/value head), arXiv 2305.14314 (QLoRA). Quirks: gated on the hub
-(accept the licence, then `hf auth login`); 256,000 tokens, so logits take more memory than activations; the -it
-variants end a turn with <end_of_turn>, which is not their end of sequence: both stop an answer.
+(accept the licence, then `hf auth login`); the vocabulary of 256,000 tokens makes logits take more memory than
+activations; the -it variants end a turn with <end_of_turn>, which is not their end of sequence: both end an answer.
 """
 
 from common.checkpoints import Variant
@@ -70,7 +70,7 @@ VARIANTS = [
 
 CHAT_2B = VARIANTS[2]
 
-PRECISION = "bfloat16"  # what the weights were published in
+PRECISION = "bfloat16"  # dtype of the published weights
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8

@@ -1,12 +1,12 @@
-"""Fine-tune Llama 2 with QLoRA on Alpaca: an instruction, sometimes with an input, to a response.
+"""Fine-tune Llama 2 with QLoRA on Alpaca: write a response to an instruction, sometimes with an input.
 
-The model behind the decoding study; a tenth of the rows is held out and scored, greedily:
+Train the model of the decoding study; a tenth of the rows is held out and answered greedily:
     python llama2/llama2_instructions.py
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python llama2/llama2_instructions.py --demo
 
-BLEU, ROUGE and BERTScore of the response alone (study: of prompt and response together), for base and tuned model,
-beside the scores of an echo of the prompt. A comment says why a setting is not the study's.
+It scores the base and the tuned model, and an echo of the prompt, by BLEU, ROUGE and BERTScore of the response alone
+(study: of prompt and response together). A comment says why a setting differs from the study's.
 """
 
 import sys

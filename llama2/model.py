@@ -1,4 +1,4 @@
-"""Llama 2, 7B and 13B: the facts of this folder. Read by common/; nothing here computes anything.
+"""Llama 2, 7B and 13B: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model cards and config.json of meta-llama/Llama-2-7b-hf and -13b-hf, arXiv 2307.09288 (Llama 2),
 arXiv 2305.14314 (QLoRA). Quirks: gated on the hub (accept the licence, then `hf auth login`); no pad token, so rows
@@ -44,9 +44,9 @@ VARIANTS = [
     ),
 ]
 
-PRECISION = "float16"  # what the weights were published in
+PRECISION = "float16"  # dtype of the published weights
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8
 
-BENCH_GPU = "Llama2-13B"  # the variant whose shape `make bench-gpu` trains
+BENCH_GPU = "Llama2-13B"  # `make bench-gpu` trains the shape of this variant

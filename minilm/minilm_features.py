@@ -1,9 +1,9 @@
-"""What MiniLM knows of IMDB's reviews without fine-tuning: mean features under a logistic regression, and a dummy that
-says the most frequent class.
+"""Score MiniLM on IMDB without fine-tuning: a logistic regression on its mean features, and a dummy that picks the most
+frequent class.
 
     python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000
     python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000 --baseline dummy
-On the sample:
+Run it on the sample:
     python minilm/minilm_features.py --demo
 """
 
@@ -18,8 +18,8 @@ from common.settings import Settings
 
 SETTINGS = Settings(
     max_document_tokens=384,
-    cut="middle",  # of a long review; it concludes at its end
-    pooling="mean",  # where features are read
+    cut="middle",  # drop the middle of a long review, because its end concludes
+    pooling="mean",  # position of the features
     baseline="frozen-features",
 )
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "untrained", SETTINGS, model, prompts)

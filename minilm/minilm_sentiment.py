@@ -1,12 +1,12 @@
 """Fine-tune MiniLM on IMDB with transformers' Trainer: a review is negative or positive.
 
-70/10/20 of all reviews, the same for the training loop beside it (minilm_sentiment_loop.py); the epoch is chosen on
-the validation rows, never on the test rows. A row of Table 3 (half an hour on 2 cores):
+It splits all reviews 70/10/20, like minilm_sentiment_loop.py, and chooses the epoch on the validation rows, never on
+the test rows. Make a row of Table 3, in half an hour on 2 cores:
     python minilm/minilm_sentiment.py --max_train_samples 4000 --max_test_samples 2000
-On the sample:
+Run it on the sample:
     python minilm/minilm_sentiment.py --demo
 
-The base model beside the tuned one is the same encoder untrained, under a logistic regression on the same rows. Loss,
+The base model is a logistic regression on the features of the same encoder, untrained, fitted on the same rows. Loss,
 gradient norm and learning rate stand in the record; `python -m common plots` draws them.
 """
 
@@ -21,8 +21,8 @@ from common.settings import Settings
 
 SETTINGS = Settings(
     max_document_tokens=384,
-    cut="middle",  # of a long review; it concludes at its end
-    pooling="mean",  # where the untrained encoder's features are read
+    cut="middle",  # drop the middle of a long review, because its end concludes
+    pooling="mean",  # position of the untrained encoder's features
     trainer="Trainer",  # of transformers
     epochs=2,
     learning_rate=5e-5,
@@ -33,10 +33,10 @@ SETTINGS = Settings(
     max_grad_norm=1.0,
     batch_size=16,
     micro_batch_size=16,
-    keep="best",  # the epoch is chosen on the validation rows
+    keep="best",  # choose the epoch on the validation rows
     seed=42,
 )
-ADAPTER = {  # with --lora_r: the encoder stays frozen in 4 bits, an adapter and the head are trained
+ADAPTER = {  # with --lora_r: freeze the encoder in 4 bits, train an adapter and the head
     "quantization": "nf4, double",
     "lora_alpha": 16,
     "dropout": 0.1,

@@ -1,11 +1,11 @@
-"""Fine-tune MiniLM on IMDB with a plain PyTorch loop: what transformers' Trainer does in minilm_sentiment.py.
+"""Fine-tune MiniLM on IMDB with a plain PyTorch loop, equivalent to the Trainer of minilm_sentiment.py.
 
     python minilm/minilm_sentiment_loop.py --max_train_samples 4000 --max_test_samples 2000
     python minilm/minilm_sentiment_loop.py --demo
 
-AdamW, linear warm-up and decay, gradients clipped to norm 1; the epoch is chosen on the validation rows. A killed run
-goes on after its last finished epoch (--resume). Same rows, split, seed and batches as the Trainer: the two should
-agree within a point.
+The loop has AdamW, linear warm-up and decay, and gradients clipped to norm 1, and chooses the epoch on the validation
+rows. With --resume a killed run goes on after its last finished epoch. Rows, split, seed and batches are those of the
+Trainer, so the two should agree within a point.
 """
 
 import math
@@ -21,8 +21,8 @@ from common.settings import Settings
 
 SETTINGS = Settings(
     max_document_tokens=384,
-    cut="middle",  # of a long review; it concludes at its end
-    pooling="mean",  # where the untrained encoder's features are read
+    cut="middle",  # drop the middle of a long review, because its end concludes
+    pooling="mean",  # position of the untrained encoder's features
     trainer="loop",
     epochs=2,
     learning_rate=5e-5,
@@ -33,7 +33,7 @@ SETTINGS = Settings(
     max_grad_norm=1.0,
     batch_size=16,
     micro_batch_size=16,
-    keep="best",  # the epoch is chosen on the validation rows
+    keep="best",  # choose the epoch on the validation rows
     seed=42,
 )
 DEMO = {"batch_size": 4, "micro_batch_size": 4}  # the sample has a few dozen rows
@@ -54,13 +54,17 @@ def main(run):
             if report is None:
                 raise console.Failed("OOM", "memory does not hold a step: lower --batch_size or --max_document_tokens")
             training.finish(run.execution, reviews.labels, report)
-    network = encoders.saved(network, reviews.labels, run.settings, run.execution.folder)  # of the epoch that was kept
+    network = encoders.saved(network, reviews.labels, run.settings, run.execution.folder)  # of the best epoch
     scores = encoders.labels(network, reader, reviews, run.settings, run.execution, run.checkpoint)
     run.finish(reviews, reader.truncated, scores, report)
 
 
 def loop(network, reader, rows, validation, settings, execution, expected):
-    """Train every weight of `network`, save those of the best epoch; returns the report of the training."""
+    """Train every weight of `network` and save the weights of the best epoch; returns the report of the training.
+
+    rows, validation: [{"input_ids", "labels"}]; expected: budget.Expectation or None. Raises console.Failed if
+    the loss or the gradient norm is not finite.
+    """
     import torch
     import transformers
 
@@ -72,12 +76,12 @@ def loop(network, reader, rows, validation, settings, execution, expected):
     schedule = transformers.get_scheduler(settings.lr_scheduler, optimizer, warmup, steps)
     sampler = training.by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
     progress = encoders.Progress(network, optimizer, schedule, execution)
-    history, epochs, tokens, seconds = progress.restore_or_reset()  # as of the end of an epoch
+    history, epochs, tokens, seconds = progress.restore_or_reset()  # at the end of an epoch
     began = time.monotonic() - seconds
     bar = console.progress(steps, "training", "step", done=len(history))
     while len(history) < steps:
         epoch = len(history) // per_epoch
-        torch.manual_seed(settings.seed + epoch)  # of dropout: a resumed epoch draws what an uninterrupted one does
+        torch.manual_seed(settings.seed + epoch)  # so that a resumed epoch draws the same dropout
         sampler.set_epoch(epoch)
         order = [rows[i] for i in sampler][: (steps - len(history)) * settings.batch_size]
         network.train()
@@ -107,7 +111,7 @@ def loop(network, reader, rows, validation, settings, execution, expected):
             encoders.save(network, settings, execution.folder)
         progress.keep(history, epochs, tokens, time.monotonic() - began)
     bar.close()
-    seconds = time.monotonic() - began  # validation included
+    seconds = time.monotonic() - began  # with validation
     return encoders.report(network, history, epochs, tokens, seconds, per_epoch, micro_batch, expected)
 
 

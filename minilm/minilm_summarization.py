@@ -1,14 +1,14 @@
-"""Teach MiniLM to pick the utterances of a SAMSum dialogue that stand for its summary.
+"""Fine-tune MiniLM on SAMSum: pick the utterances of a dialogue that summarize it.
 
-An encoder cannot write, so the summary is extractive: three utterances as they were said. It learns from oracle
-labels, the utterances that a greedy search finds closest to the written summary by ROUGE. A row of Table 2:
+An encoder cannot generate text, so the summary is extractive: three utterances, unchanged. The training labels are the
+utterances that a greedy search finds closest to the reference summary by ROUGE. Make a row of Table 2:
     python minilm/minilm_summarization.py
     python minilm/minilm_summarization.py --lora_r 16
-On the sample:
+Run it on the sample:
     python minilm/minilm_summarization.py --demo
 
-Scored with ROUGE against the written summaries, as the models that write. The base model beside the tuned one is
-the same encoder untrained, under a logistic regression on the same labels.
+It is scored by ROUGE against the reference summaries, like the models that generate text. The base model is a logistic
+regression on the features of the same encoder, untrained, fitted on the same labels.
 """
 
 import sys
@@ -22,8 +22,8 @@ from common.settings import Settings
 
 SETTINGS = Settings(
     max_document_tokens=512,
-    picks=3,  # utterances in a summary: SAMSum's summaries have 23 words, its utterances 9
-    pooling="mean",  # where the untrained encoder's features are read
+    picks=3,  # utterances in a summary: a SAMSum summary has 23 words, an utterance 9
+    pooling="mean",  # position of the untrained encoder's features
     trainer="Trainer",  # of transformers
     epochs=3,
     learning_rate=2e-4,
@@ -37,7 +37,7 @@ SETTINGS = Settings(
     keep="last",
     seed=42,
 )
-ADAPTER = {  # with --lora_r: the encoder stays frozen in 4 bits, an adapter and the head are trained
+ADAPTER = {  # with --lora_r: freeze the encoder in 4 bits, train an adapter and the head
     "quantization": "nf4, double",
     "lora_alpha": 16,
     "dropout": 0.1,

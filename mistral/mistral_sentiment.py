@@ -1,12 +1,12 @@
-"""Fine-tune Mistral-7B-Instruct-v0.2 with QLoRA on IMDB: a review is negative or positive.
+"""Fine-tune Mistral-7B-Instruct-v0.2 with QLoRA on IMDB: classify a review as negative or positive.
 
-900 training, 100 validation and 2,500 test reviews, balanced, none in two of them:
+It uses 900 training, 100 validation and 2,500 test reviews, balanced; no review is in two of them:
     python mistral/mistral_sentiment.py
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python mistral/mistral_sentiment.py --demo
 
-Both classes scored by log-likelihood, with each class' own accuracy, the confusion matrix, and training and validation
-loss an epoch. Where the study does not say, the setting is that of its other tasks.
+It scores both classes by log-likelihood, and records each class' accuracy, the confusion matrix, and training and
+validation loss by epoch. If the study does not name a setting, it is that of the study's other tasks.
 """
 
 import sys
@@ -40,7 +40,7 @@ SETTINGS = Settings(
     max_grad_norm=0.3,
     batch_size=8,
     micro_batch_size=4,
-    keep="last",  # as in the study; validation loss rises from the first epoch on there
+    keep="last",  # as in the study, whose validation loss rises from the first epoch on
     seed=42,  # study: none
 )
 EXPERIMENT = experiment.Experiment(

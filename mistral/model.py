@@ -1,4 +1,4 @@
-"""Mistral-7B: the facts of this folder. Read by common/; nothing here computes anything.
+"""Mistral-7B: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model card and config.json of mistralai/Mistral-7B-v0.1, arXiv 2310.06825 (architecture),
 arXiv 2305.14314 (QLoRA: NF4, double quantisation, alpha 16, gradient norm 0.3).
@@ -41,9 +41,9 @@ VARIANTS = [
 
 INSTRUCT = VARIANTS[1]
 
-PRECISION = "bfloat16"  # what the weights were published in
+PRECISION = "bfloat16"  # dtype of the published weights
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8
 
-BENCH_GPU = "Mistral-7B"  # the variant whose shape `make bench-gpu` trains
+BENCH_GPU = "Mistral-7B"  # `make bench-gpu` trains the shape of this variant

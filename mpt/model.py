@@ -1,11 +1,11 @@
-"""MPT-7B: the facts of this folder. Read by common/; nothing here computes anything.
+"""MPT-7B: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: MosaicML's MPT-7B announcement and model card (ALiBi positions, no biases, GPT-NeoX tokenizer), transformers'
 models/mpt (the native class; the 2023 repository's own code is never run), arXiv 2305.14314 (QLoRA).
-Quirks: config.json names no end-of-sequence id, and transformers' generation then never stops (the published 0.0 %
-came of that): here it is taken from the tokenizer, <|endoftext|>. There is no position embedding to restart, so
-packed examples would see each other: rows are never packed. mosaicml/mpt-7b was taken off the hub in 2025 and had
-its weights as pickles only: --pretrained_ckpt takes a converted copy (README).
+Quirks: config.json names no end-of-sequence id, and transformers' generation then never stops, which explains the
+published 0.0 %; here the id is that of the tokenizer, <|endoftext|>. Rows are never packed, because packed examples
+would see each other without a position embedding to restart. mosaicml/mpt-7b was removed from the hub in 2025 and
+had its weights only as pickles: --pretrained_ckpt takes a converted copy (README).
 """
 
 from common.checkpoints import Variant
@@ -32,7 +32,7 @@ VARIANTS = [
     ),
 ]
 
-PRECISION = "bfloat16"  # what the weights were published in
+PRECISION = "bfloat16"  # dtype of the published weights
 ATTENTION_TARGETS = ("Wqkv", "out_proj")
 ALL_TARGETS = (*ATTENTION_TARGETS, "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8

@@ -1,9 +1,9 @@
-"""The wording for MPT-7B, a base model: plain text that breaks off where the answer belongs.
+"""The wording for MPT-7B, a base model: plain text that ends where the answer begins.
 
 White space matters: prompts end right after the cue's colon, without a space, and answers begin with one
 (Template.answer is " {answer}"), because the tokenizer writes a word and the space before it as one token.
-Examples of one- and few-shot prompts end in the same cue as the question, so that the pattern is there to be
-continued; zero-shot wording is training wording.
+Examples of one- and few-shot prompts have the same cue as the question, so that the model continues the pattern. The
+zero-shot prompt is that of training.
 """
 
 from common.encoding import Template

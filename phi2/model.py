@@ -1,4 +1,4 @@
-"""Phi-2: the facts of this folder. Read by common/; nothing here computes anything.
+"""Phi-2: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model card and config.json of microsoft/phi-2 (format "Instruct: … Output:", MIT), transformers'
 models/phi, arXiv 2305.14314 (QLoRA). Quirks: peft's own default would add fc1 and fc2 to the attention layers, so
@@ -31,7 +31,7 @@ VARIANTS = [
     ),
 ]
 
-PRECISION = "float16"  # what the weights were published in
+PRECISION = "float16"  # dtype of the published weights
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "dense")
 ALL_TARGETS = (*ATTENTION_TARGETS, "fc1", "fc2")
 INFERENCE_BATCH_SIZE = 8

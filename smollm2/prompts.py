@@ -1,9 +1,9 @@
 """The wording for SmolLM2, a chat model: one user turn of its chat template, answered in the assistant's turn.
 
 The template writes <|im_start|>, <|im_end|> and the roles itself. The start of the assistant's turn asks for the
-answer, so there is no cue; the answer begins without a space and ends in <|im_end|>, which training supervises.
-Examples of one- and few-shot prompts stand in the same user turn; zero-shot wording is training wording. The
-instruction stands before the document, as in the folders of base models.
+answer, so there is no cue; the answer begins without a space and ends in <|im_end|>, which the loss counts. Examples of
+one- and few-shot prompts are in the same user turn. The zero-shot prompt is that of training. The instruction is before
+the document, as in the folders of base models.
 """
 
 from common.encoding import Template

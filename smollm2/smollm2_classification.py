@@ -1,12 +1,12 @@
-"""Fine-tune SmolLM2-135M with QLoRA on 20 Newsgroups: a post to one of 20 classes.
+"""Fine-tune SmolLM2-135M with QLoRA on 20 Newsgroups: classify a post into one of 20 classes.
 
-A row of Table 1; all six with `bash smollm2/sample_ablate.sh`; --neftune 5 and --full_tune make the variants:
+Make a row of Table 1 (`bash smollm2/sample_ablate.sh` makes all six; --neftune 5 and --full_tune give the variants):
     python smollm2/smollm2_classification.py --train_sample_fraction 0.025
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python smollm2/smollm2_classification.py --demo
 
-Scores the base and the tuned model on the test posts: every label by its full log-likelihood, and beside it what the
-model writes by itself. A comment says why a setting is not the study's.
+It scores the base and the tuned model on the test posts: every label by its full log-likelihood, and the answers of
+free generation. A comment says why a setting differs from the study's.
 """
 
 import sys
@@ -19,8 +19,8 @@ from common.runs import experiment
 from common.settings import Settings
 
 SETTINGS = Settings(
-    max_document_tokens=192,  # keeps a CPU's hour in bounds
-    max_new_tokens=20,  # for what is written beside the label scores; the longest name has 10
+    max_document_tokens=192,  # so that a training takes about an hour on two cores
+    max_new_tokens=20,  # of free generation; the longest class name has 10
     trainer="SFTTrainer",
     quantization="nf4, double",  # study: trained on NF4, scored on FP4
     lora_r=64,  # study: 8, for 7B models
@@ -29,17 +29,17 @@ SETTINGS = Settings(
     targets=model.ATTENTION_TARGETS,  # study: peft's choice, which differs from model to model
     epochs=2,  # study: 5; an hour on two cores
     learning_rate=3e-3,  # a small model and few steps: on the sample 3e-3 gave accuracy 50, 1e-3 20
-    lr_scheduler="cosine",  # so high a rate has to fall
+    lr_scheduler="cosine",  # so high a learning rate has to decay
     warmup_ratio=0.03,
     optimizer="adamw_torch",  # study: paged_adamw_32bit, the same steps with pages for a full GPU
     weight_decay=0.0,
     max_grad_norm=0.3,
-    batch_size=4,  # twice the steps of 8
+    batch_size=4,  # twice as many steps as with 8
     micro_batch_size=4,
     keep="last",
     seed=42,  # study: none
 )
-DEMO = {"epochs": 2}  # 60 posts to learn from
+DEMO = {"epochs": 2}  # 60 training posts
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "classification", "training", SETTINGS, model, prompts, demo=DEMO)
 
 

@@ -1,12 +1,12 @@
-"""Fine-tune SmolLM2-135M with QLoRA on Alpaca: an instruction, sometimes with an input, to a response.
+"""Fine-tune SmolLM2-135M with QLoRA on Alpaca: write a response to an instruction, sometimes with an input.
 
-The model behind the decoding study; a tenth of the rows is held out and scored, greedily:
+Train the model of the decoding study; a tenth of the rows is held out and answered greedily:
     python smollm2/smollm2_instructions.py
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python smollm2/smollm2_instructions.py --demo
 
-BLEU, ROUGE and BERTScore of the response alone (study: of prompt and response together), for base and tuned model,
-beside the scores of an echo of the prompt. A comment says why a setting is not the study's.
+It scores the base and the tuned model, and an echo of the prompt, by BLEU, ROUGE and BERTScore of the response alone
+(study: of prompt and response together). A comment says why a setting differs from the study's.
 """
 
 import sys
@@ -29,7 +29,7 @@ SETTINGS = Settings(
     targets=model.ATTENTION_TARGETS,  # study: all linear layers
     epochs=1,  # study: 60 steps, 480 rows
     learning_rate=3e-3,  # a small model and few steps
-    lr_scheduler="cosine",  # so high a rate has to fall
+    lr_scheduler="cosine",  # so high a learning rate has to decay
     warmup_ratio=0.03,  # study: 5 steps
     optimizer="adamw_torch",  # study: adamw_8bit, which has no CPU kernel
     weight_decay=0.0,  # study: 0.01; as in this folder's other tasks
@@ -40,7 +40,7 @@ SETTINGS = Settings(
     bertscore_model="minilm",  # embedded here; the study's encoder is not named
     seed=42,  # study: 3407
 )
-DEMO = {"epochs": 2}  # 48 instructions to learn from
+DEMO = {"epochs": 2}  # 48 training instructions
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "instructions", "training", SETTINGS, model, prompts, demo=DEMO)
 
 

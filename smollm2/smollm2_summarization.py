@@ -1,12 +1,12 @@
-"""Fine-tune SmolLM2-135M with QLoRA on SAMSum: a messenger dialogue to a summary of one or two sentences.
+"""Fine-tune SmolLM2-135M with QLoRA on SAMSum: summarize a messenger dialogue in one or two sentences.
 
-The row "fine-tuning + QLoRA" of Table 2; --neftune 5 and --full_tune make the variants:
+Make the row "fine-tuning + QLoRA" of Table 2 (--neftune 5 and --full_tune give the variants):
     python smollm2/smollm2_summarization.py --lora_r 64
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python smollm2/smollm2_summarization.py --demo
 
-Scores the base and the tuned model by ROUGE on the test dialogues, by one prompt and one decoding. A comment says why a
-setting is not the study's.
+It scores the base and the tuned model by ROUGE on the test dialogues, with the same prompt and the same decoding. A
+comment says why a setting differs from the study's.
 """
 
 import sys
@@ -29,17 +29,17 @@ SETTINGS = Settings(
     targets=model.ATTENTION_TARGETS,  # study: peft's choice, which differs from model to model
     epochs=1,
     learning_rate=3e-3,  # a small model and few steps: on the sample 3e-3 gave ROUGE-1 46, 1e-3 43
-    lr_scheduler="cosine",  # so high a rate has to fall
+    lr_scheduler="cosine",  # so high a learning rate has to decay
     warmup_ratio=0.03,
     optimizer="adamw_torch",  # study: paged_adamw_32bit, the same steps with pages for a full GPU
     weight_decay=0.0,
     max_grad_norm=0.3,
-    batch_size=4,  # twice the steps of 8
+    batch_size=4,  # twice as many steps as with 8
     micro_batch_size=4,
     keep="last",
     seed=42,  # study: none
 )
-DEMO = {"epochs": 2}  # 44 dialogues to learn from
+DEMO = {"epochs": 2}  # 44 training dialogues
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "training", SETTINGS, model, prompts, demo=DEMO)
 
 

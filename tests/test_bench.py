@@ -52,7 +52,7 @@ def test_runs_share_the_rows_and_take_turns():
     one.args = Args
 
     def way(name):
-        return lambda share: seen.append((name, list(share))) or {"seconds": 1.0, "found": list(share)}
+        return lambda share: seen.append((name, list(share))) or {"seconds": 1.0, "results": list(share)}
 
     found = one.alternating({"a": way("a"), "b": way("b"), "c": way("c")}, range(8))
     assert seen == [(name, rows) for rows in ([0, 1], [2, 3, 4], [5, 6, 7]) for name in "ab"]
@@ -123,7 +123,7 @@ def loaded(random_folder):
 def test_labels_score_the_same_both_ways(loaded, task):
     as_tree, full = ours.shared(*loaded, task), ours.full_sequences(*loaded, task)
     assert torch.allclose(torch.tensor(as_tree), torch.tensor(full), atol=1e-4)
-    assert shared.process(sys.executable, "ours", {**task, "way": "shared"})["found"] == [
+    assert shared.process(sys.executable, "ours", {**task, "way": "shared"})["results"] == [
         pytest.approx(row, abs=1e-4) for row in full
     ]
 

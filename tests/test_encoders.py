@@ -533,7 +533,7 @@ def test_progress_brings_weights_moments_and_history_back(progress):
 
 def damages(folder):
     """Ways to harm a checkpoint of the loop: {name: function}."""
-    state, told, seal = folder / loops.STATE, folder / loops.TOLD, folder / bookkeeping.SEAL
+    state, told, seal = folder / loops.STATE, folder / loops.PROGRESS, folder / bookkeeping.SEAL
 
     def reseal(change):
         def harm():

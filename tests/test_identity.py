@@ -122,7 +122,7 @@ def test_what_a_file_says_is_part_of_it(file, old, new, home, usual):
 
 
 def test_a_comment_in_a_script_is_not(home, usual):
-    undo = changed(home, "smollm2/smollm2_classification.py", "# so high a rate has to fall", "# otherwise worded")
+    undo = changed(home, "smollm2/smollm2_classification.py", "# so high a learning rate has to decay", "# reworded")
     try:
         assert plan(home)["record"] == usual
     finally:

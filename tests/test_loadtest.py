@@ -19,7 +19,7 @@ from test_serve import ENV, Server
 from common import files
 from common.console import InputError
 from common.runs import records
-from common.serving import loadtest, openloop
+from common.serving import load_report, loadtest, openloop
 
 KEY = "sk-very-secret-0123456789"
 
@@ -127,7 +127,7 @@ def test_two_hundred_requests_to_the_server_of_this_repository_none_lost(tiny_fo
         assert block["completion_tokens"] == sum(block["requests"]["tokens"]) <= 400
         assert min(block["requests"]["tokens"]) >= 1
         late = block["requests"]["latency_s"]
-        for name, share in loadtest.PERCENTILES.items():
+        for name, share in load_report.PERCENTILES.items():
             assert block["latency_s"][name] == pytest.approx(numpy.percentile(late, share), rel=1e-12)
         assert block["usd_per_1000_tokens"] == pytest.approx(2 / (block["tokens_per_s"] * 3.6))
         assert 0 <= block["client_lag_s"] < 1
@@ -158,7 +158,7 @@ def outcomes(*rows):
 def test_cost_and_rates_are_of_the_completed_load():
     due = [0, 1, 2, 3]
     found = outcomes((0, 1, None, 100), (1, 1.5, "HTTP 503", None), (2.9, 4, None, 50), (3, 60, None, 70))
-    block = loadtest.measured(1, 4, due, found, None, 3.6)
+    block = load_report.measured(1, 4, due, found, None, 3.6)
     assert (block["sent"], block["completed"], block["failed"]) == (4, 3, 1)
     assert block["failures"] == {"HTTP 503": 1}
     # 4 s from the first answer on, at 1 s: the answer at 60 s is too late to count
@@ -168,7 +168,7 @@ def test_cost_and_rates_are_of_the_completed_load():
     assert block["requests"]["latency_s"] == [1, None, 2, 57]
     assert (block["latency_s"]["p50"], block["latency_s"]["max"]) == (2, 57)
     assert block["client_lag_s"] == pytest.approx(0.9)  # which is part of the latency
-    assert loadtest.measured(1, 4, due, found, None, None)["usd_per_1000_tokens"] is None
+    assert load_report.measured(1, 4, due, found, None, None)["usd_per_1000_tokens"] is None
     records.validate(report_of(block), loadtest.SCHEMA)
 
 
@@ -180,18 +180,18 @@ def report_of(*blocks):
 
 def test_a_latency_that_all_share_does_not_tell_on_the_rate():
     due = [i / 10 for i in range(20)]
-    block = loadtest.measured(10, 20, due, outcomes(*((at, at + 5, None, 1) for at in due)), None, None)
+    block = load_report.measured(10, 20, due, outcomes(*((at, at + 5, None, 1) for at in due)), None, None)
     assert (block["offered_per_s"], block["completed_per_s"], block["tokens_per_s"]) == (10, 10, 10)
 
 
 def test_what_is_not_known_is_null_and_a_dash():
-    block = loadtest.measured(1, 2, [0, 1], outcomes((0, 1, None, None), (1, 2, None, 5)), None, 1)
+    block = load_report.measured(1, 2, [0, 1], outcomes((0, 1, None, None), (1, 2, None, 5)), None, 1)
     assert (block["tokens_per_s"], block["usd_per_1000_tokens"], block["completion_tokens"]) == (None, None, None)
-    nothing = loadtest.measured(1, 2, [0, 1], outcomes((0, 1, "refused", None), (1, 2, "refused", None)), None, 1)
+    nothing = load_report.measured(1, 2, [0, 1], outcomes((0, 1, "refused", None), (1, 2, "refused", None)), None, 1)
     assert (nothing["completed_per_s"], nothing["tokens_per_s"], nothing["usd_per_1000_tokens"]) == (0, 0, None)
     assert set(nothing["latency_s"].values()) == {None}
-    assert loadtest.overload(nothing, 10)
-    rows = loadtest.rows([block, nothing])
+    assert load_report.overload(nothing, 10)
+    rows = load_report.rows([block, nothing])
     assert rows[1][-2:] == ["-", "-"]
     assert rows[2][4] == "2 (refused: 2)"
     records.validate(report_of(block, nothing), loadtest.SCHEMA)
@@ -202,8 +202,8 @@ def test_what_is_not_known_is_null_and_a_dash():
 )
 def test_percentiles_are_numpys(values):
     for share in (0, 1, 50, 90, 99, 100):
-        assert loadtest.percentile(values, share) == pytest.approx(numpy.percentile(values, share), rel=1e-12)
-    assert loadtest.percentile([], 50) is None
+        assert load_report.percentile(values, share) == pytest.approx(numpy.percentile(values, share), rel=1e-12)
+    assert load_report.percentile([], 50) is None
 
 
 def test_arrivals_are_a_seeds_own_and_as_many_as_asked():
@@ -315,11 +315,11 @@ def test_ctrl_c_writes_what_there_is(fake, tmp_path, number, code):
 def test_the_picture_is_the_same_for_the_same_figures_and_a_report_is_shown_again(tmp_path):
     due = [i / 8 for i in range(16)]
     blocks = [
-        loadtest.measured(8 * k, 16, due, outcomes(*((at, at + k, None, 3) for at in due)), None, 1) for k in (1, 2)
+        load_report.measured(8 * k, 16, due, outcomes(*((at, at + k, None, 3) for at in due)), None, 1) for k in (1, 2)
     ]
-    failed = loadtest.measured(32, 1, [0], outcomes((0, 1, "timeout", None)), None, 1)
+    failed = load_report.measured(32, 1, [0], outcomes((0, 1, "timeout", None)), None, 1)
     report = report_of(*blocks, failed) | {"model": "a$b$_{", "finished_at": records.now()}
-    loadtest.draw(report, tmp_path / "a.svg")
+    load_report.draw(report, tmp_path / "a.svg")
     drawn = (tmp_path / "a.svg").read_bytes()
     assert b"<svg" in drawn
     assert b"offered requests/s" in drawn
@@ -337,7 +337,7 @@ def test_the_picture_is_the_same_for_the_same_figures_and_a_report_is_shown_agai
 
 
 def test_the_picture_of_the_measured_load_is_made_from_its_figures(tmp_path):
-    loadtest.draw(files.read_json(files.ROOT / "assets" / "loadtest.json"), tmp_path / "a.svg")
+    load_report.draw(files.read_json(files.ROOT / "assets" / "loadtest.json"), tmp_path / "a.svg")
     drawn = (files.ROOT / "assets" / "loadtest.svg").read_bytes()
     # python -m common loadtest assets/loadtest.json --plot assets/loadtest.svg
     assert (tmp_path / "a.svg").read_bytes() == drawn

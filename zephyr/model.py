@@ -1,4 +1,4 @@
-"""Zephyr-7B: the facts of this folder. Read by common/; nothing here computes anything.
+"""Zephyr-7B: facts about the model, which common/ reads; nothing here computes anything.
 
 Sources: the model cards of HuggingFaceH4/zephyr-7b-beta and -alpha, arXiv 2310.16944 (Zephyr: Mistral-7B tuned on
 UltraChat, then by DPO on UltraFeedback), arXiv 2310.05914 (NEFTune), arXiv 2305.14314 (QLoRA). Architecture
@@ -41,7 +41,7 @@ VARIANTS = [
     ),
 ]
 
-PRECISION = "bfloat16"  # what the weights were published in
+PRECISION = "bfloat16"  # dtype of the published weights
 ATTENTION_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_TARGETS = (*ATTENTION_TARGETS, "gate_proj", "up_proj", "down_proj")
 INFERENCE_BATCH_SIZE = 8

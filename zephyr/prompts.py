@@ -1,9 +1,8 @@
 """The wording for Zephyr, a chat model: one user turn of its chat template, answered in the assistant's turn.
 
 The template writes <|user|>, </s> and <|assistant|> itself. The start of the assistant's turn asks for the answer, so
-there is no cue (with one, a small chat model repeats it); the answer begins without a space and ends in </s>, which
-training supervises. Examples of one- and few-shot prompts stand in the same user turn; zero-shot wording is training
-wording.
+there is no cue (with one, a small chat model repeats it). The answer begins without a space and ends in </s>, which the
+loss counts. Examples of one- and few-shot prompts are in the same user turn. The zero-shot prompt is that of training.
 """
 
 from common.encoding import Template

@@ -1,10 +1,10 @@
-"""Use a Zephyr-7B adapter that zephyr_classification.py trained: score the test posts, or class one text.
+"""Use a Zephyr-7B adapter that zephyr_classification.py trained: score the test posts, or classify one text.
 
     python zephyr/zephyr_classification_inference.py --experiment_dir zephyr/experiments/RUN
     python zephyr/zephyr_classification_inference.py --text "The goalie stopped 41 shots last night."
 
-Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
-change how it is scored, not what it is.
+Without --experiment_dir it uses the newest trained run of this folder. It keeps the settings of that training; flags
+change only the scoring and the decoding.
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""Fine-tune Zephyr-7B with QLoRA on SAMSum: a messenger dialogue to a summary of one or two sentences.
+"""Fine-tune Zephyr-7B with QLoRA on SAMSum: summarize a messenger dialogue in one or two sentences.
 
-The row "fine-tuning + QLoRA" of Table 2; --neftune 5 and --full_tune make the variants:
+Make the row "fine-tuning + QLoRA" of Table 2 (--neftune 5 and --full_tune give the variants):
     python zephyr/zephyr_summarization.py --lora_r 64
-The whole job on the embedded 135M model and the sample, on any machine, in minutes:
+Run the whole experiment with the embedded 135M model and the sample, on any machine, in minutes:
     python zephyr/zephyr_summarization.py --demo
 
-Scores the base and the tuned model by ROUGE on the test dialogues, by one prompt and one decoding. A comment says why a
-setting is not the study's.
+It scores the base and the tuned model by ROUGE on the test dialogues, with the same prompt and the same decoding. A
+comment says why a setting differs from the study's.
 """
 
 import sys
@@ -30,7 +30,7 @@ SETTINGS = Settings(
     epochs=1,
     learning_rate=2e-4,
     lr_scheduler="constant",
-    warmup_ratio=0.0,  # study: 0.03, which "constant" passes over
+    warmup_ratio=0.0,  # study: 0.03, which "constant" ignores
     optimizer="adamw_torch",  # study: paged_adamw_32bit, the same steps with pages for a full GPU
     weight_decay=0.0,
     max_grad_norm=0.3,

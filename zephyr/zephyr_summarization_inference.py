@@ -3,8 +3,8 @@
     python zephyr/zephyr_summarization_inference.py --experiment_dir zephyr/experiments/RUN
     python zephyr/zephyr_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
 
-Without --experiment_dir the newest trained run of this folder is used. Its settings hold; the flags of this script
-change how it is scored, not what it is.
+Without --experiment_dir it uses the newest trained run of this folder. It keeps the settings of that training; flags
+change only the scoring and the decoding.
 """
 
 import sys

@@ -1,5 +1,5 @@
-"""How this project's ways compare with what people would use instead: `python -m common bench [PART…]` on this CPU or
-GPU, `python -m common bench gpu` for training steps of 7B and 13B models on a CUDA card. README.md says what is timed.
+"""Compare the speed of this project with other tools: `python -m common bench [PART…]` on this CPU or GPU,
+`python -m common bench gpu` for training steps of 7B and 13B models on a CUDA card. README.md says what is timed.
 """
 
 

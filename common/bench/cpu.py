@@ -1,12 +1,12 @@
-"""Ratios of two ways to the same answers on the same weights and rows, run in turn, each in a process of its own.
+"""Compare ways to get the same answers on the same weights and rows: they run in turn, each in its own process.
 
     python -m common bench                          every part, into assets/bench.json
     python -m common bench training --runs 1        one part
     python -m common bench gpu                      training steps of 7B and 13B models, on a CUDA card
 
-Figures are medians. Where rows are scored or answered, every run has its share of them. The machine's speed cancels
-out, so ratios can be quoted; the figures beside them are this machine's. Data are SAMSum and 20 Newsgroups where
-DATA_DIR has them, else the shipped sample.
+Figures are medians. Parts that score or answer rows give each run an equal share of the rows. Ratios do not depend on
+the machine's speed, so they can be quoted; the absolute figures are this machine's. The data are SAMSum and 20
+Newsgroups if DATA_DIR has them, else the shipped sample.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from common.runs import flags, folders, records
 
 RESULT = files.ROOT / "assets" / "bench.json"
 MODEL = "smollm2"
-# Of training, with adapters on every linear layer; the learning rate is that of the folders, as in the study.
+# Training puts adapters on every linear layer; the learning rate is the study's, which the folders use too.
 SETTINGS = {"rows": 8, "steps": 5, "lora_r": 64, "learning_rate": 2e-4}
 
 
@@ -44,14 +44,14 @@ def main(words):
     count = flags.positive(int)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--runs", type=count, default=3, help="runs of each way, in turn (default: 3)")
-    parser.add_argument("--posts", type=count, default=40, help="posts whose labels are scored (default: 40)")
-    parser.add_argument("--dialogues", type=count, default=32, help="dialogues that are summarized (default: 32)")
+    parser.add_argument("--posts", type=count, default=40, help="number of posts to label (default: 40)")
+    parser.add_argument("--dialogues", type=count, default=32, help="number of dialogues to summarize (default: 32)")
     dtypes = ["float32", "bfloat16"]
-    parser.add_argument("--dtype", choices=dtypes, help="of scoring and writing (default: what scripts here do)")
+    parser.add_argument("--dtype", choices=dtypes, help="of scoring and generation (default: as the scripts)")
     parser.add_argument("--without", action="append", default=[], metavar="WAY", help="leave out ways of this name")
-    tuned = "folder of a trained classification: labels are scored by that model, its adapter merged"
+    tuned = "folder of a trained classification: score labels with that model, its adapter merged"
     parser.add_argument("--experiment_dir", type=Path, metavar="DIR", help=tuned)
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go, part by part")
+    parser.add_argument("--output", type=Path, default=RESULT, help="JSON file of the figures, written after each part")
     args = parser.parse_args(words)
     if unknown := set(args.parts) - set(PARTS):
         raise InputError(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
@@ -60,28 +60,28 @@ def main(words):
     if args.experiment_dir and args.parts != ["labels"]:
         raise InputError("--experiment_dir is for the part `labels` alone")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    wanted = args.parts or list(PARTS)
+    parts = args.parts or list(PARTS)
     with contextlib.ExitStack() as stack:
         bench = Bench(args, stack)
-        for number, name in enumerate(wanted):
+        for number, name in enumerate(parts):
             say(f"{name}:")
             try:
                 figures = PARTS[name][0](bench)
             except KeyboardInterrupt:
-                say(f"\nfinished parts are kept. Left, with the same flags: {' '.join(wanted[number:])}")
+                say(f"\nfinished parts are kept. Left, with the same flags: {' '.join(parts[number:])}")
                 raise
-            for each in figures["lines"]:
-                say(f"  {each['what']}: {each['ratio']:.2f}")
-            kept = files.read_json(args.output) if args.output.is_file() else {}
-            about = bench.circumstances(name)
-            files.write_json(args.output, kept | {about["command"]: figures | about})
+            for bench_line in figures["lines"]:
+                say(f"  {bench_line['what']}: {bench_line['ratio']:.2f}")
+            recorded = files.read_json(args.output) if args.output.is_file() else {}
+            circumstances = bench.circumstances(name)
+            files.write_json(args.output, recorded | {circumstances["command"]: figures | circumstances})
     say(f"figures: {files.display(args.output)}")
 
 
 class Bench:
-    """What the parts share: weights, tokenizer, rows, and processes to run ways in.
+    """What the parts share: weights, tokenizer, rows, and processes that run the ways.
 
-    stack: an ExitStack that removes temporary files."""
+    args: of the command line; stack: an ExitStack that removes temporary files."""
 
     def __init__(self, args, stack):
         import transformers
@@ -99,17 +99,17 @@ class Bench:
         self.wording = folders.load_module(self.home / "prompts.py")
 
     def circumstances(self, name):
-        asked = {flag: getattr(self.args, flag) for flag in (*PARTS[name][1], "runs")}
-        words = [f"--{flag} {value}" for flag, value in asked.items() if value]
-        words += [f'--without "{way}"' for way in self.args.without]
-        words += [f"--experiment_dir {files.display(self.args.experiment_dir)}"] if self.trained else []
+        options = {flag: getattr(self.args, flag) for flag in (*PARTS[name][1], "runs")}
+        command = [f"--{flag} {value}" for flag, value in options.items() if value]
+        command += [f'--without "{way}"' for way in self.args.without]
+        command += [f"--experiment_dir {files.display(self.args.experiment_dir)}"] if self.trained else []
         return {
             "date": records.now()[:10],
             "device": machine.device_name(),
             "cores": os.cpu_count(),
             "runs": self.args.runs,
             "dtype": self.dtype,
-            "command": " ".join([name, *words]),
+            "command": " ".join([name, *command]),
             "packages": records.environment()["packages"],
         }
 
@@ -117,24 +117,24 @@ class Bench:
         return data.of_task(task, demo=not os.environ.get("DATA_DIR"), **limits)
 
     def posts(self):
-        """(20 Newsgroups' rows, prompts, the labels' ids)."""
+        """(rows of 20 Newsgroups, prompts as token ids, labels as token ids)."""
         rows = self.rows("classification", max_test_samples=self.args.posts)
-        template, format, longest = self.wording.CLASSIFICATION, "chat", 192
+        template, prompt_format, max_document_tokens = self.wording.CLASSIFICATION, "chat", 192
         if self.trained:
-            made = self.trained["identity"]
-            template, format = encoding.Template(**made["wording"]), made["format"]
-            longest = made["settings"]["max_document_tokens"]
-        encoder = encoding.Encoder(self.tokenizer, template, format, longest, labels=rows.labels)
+            fields = self.trained["identity"]
+            template, prompt_format = encoding.Template(**fields["wording"]), fields["format"]
+            max_document_tokens = fields["settings"]["max_document_tokens"]
+        encoder = encoding.Encoder(self.tokenizer, template, prompt_format, max_document_tokens, labels=rows.labels)
         return rows, encoding.prompts(encoder, rows.test), [encoder.answer(label) for label in rows.labels]
 
     def dialogues(self):
-        """(prompts of SAMSum's dialogues, what ends an answer)."""
+        """(prompts of SAMSum's dialogues as token ids, the token ids that end an answer)."""
         encoder = encoding.Encoder(self.tokenizer, self.wording.SUMMARIZATION, "chat", 512)
         rows = self.rows("summarization", max_test_samples=self.args.dialogues)
         return encoding.prompts(encoder, rows.test), encoder.stop
 
     def share(self, rows):
-        """In words, how many rows there are."""
+        """The number of rows, in words; with several runs also the number of each run."""
         runs = self.args.runs
         return f"{len(rows)}" if runs == 1 else f"{len(rows)} (a run: {len(rows) // runs})"
 
@@ -142,8 +142,8 @@ class Bench:
         return process(sys.executable, "ours", {"way": way, "folder": self.folder, "batch_size": 16, **task})
 
     def alternating(self, ways, rows=()):
-        """{name: what each run gave} of functions run in turn. Where there are rows, each run is called with its share
-        of them: the first, the second, …"""
+        """Run the functions `ways` ({name: function of a share of `rows`}) in turn; returns {name: [result of each
+        run]}. The first run gets the first share of the rows, and so on. Raises InputError."""
         others = [name for name in ways if name != "here"]
         if unknown := set(self.args.without) - set(others):
             raise InputError(f"--without {', '.join(unknown)}: what can be left out is {', '.join(others)}")
@@ -158,8 +158,8 @@ class Bench:
 
 
 def merge(trained, run_folder, target):
-    """Write the checkpoint of a trained run into `target`, unquantised, its adapter merged into the weights. trained:
-    the run's identity."""
+    """Write the checkpoint of a trained run into the folder `target`, in float32, with its adapter merged into the
+    weights. trained: fields of the run's identity. Raises InputError if the run has no classification adapter."""
     import peft
     import torch
     import transformers
@@ -175,8 +175,8 @@ def merge(trained, run_folder, target):
 
 
 def training(bench):
-    """Tokens a second, padding not counted, of a stock TRL script and of the summarization script; and the share of the
-    latter's time outside training and testing."""
+    """Tokens a second, without padding, of a stock TRL script and of the summarization script; also the share of that
+    script's time that is neither training nor testing."""
     count = SETTINGS["rows"] * SETTINGS["steps"] * 2
     encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512)
     rows = bench.rows("summarization", max_train_samples=count)
@@ -205,7 +205,8 @@ def training(bench):
 
 
 def script(home, count):
-    """What the record of the folder's summarization script says, on `count` training rows."""
+    """Run the folder's summarization script on `count` training rows; returns seconds, tokens and trainable_parameters
+    of its record, and "outside", the share of its time that is neither training nor testing."""
     path = home / f"{home.name}_summarization.py"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(path), "--pretrained_ckpt", MODEL, "--full_tune", "--no_before"]
@@ -214,77 +215,79 @@ def script(home, count):
         command += ["--max_train_samples", str(count), "--max_test_samples", "32", "--output_dir", f"{folder}/run"]
         command += [] if os.environ.get("DATA_DIR") else ["--demo"]
         began = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{path.name} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.returncode:
+            raise RuntimeError(f"{path.name} ended with {process.returncode}:\n{process.stderr[-3000:]}")
         wall, record = time.monotonic() - began, records.checked(Path(folder, "run", "record.json"))
-    told = record["training"]
-    outside = 1 - (told["seconds"] + record["inference"]["seconds"]) / wall
-    return {**{name: told[name] for name in ("seconds", "tokens", "trainable_parameters")}, "outside": outside}
+    report = record["training"]
+    outside = 1 - (report["seconds"] + record["inference"]["seconds"]) / wall
+    return {**{name: report[name] for name in ("seconds", "tokens", "trainable_parameters")}, "outside": outside}
 
 
 def labels(bench):
-    """Scoring 20 labels a post, against a whole sequence a label and against lm-evaluation-harness."""
+    """Score 20 labels of each post; compare with a whole sequence for each label and with lm-evaluation-harness."""
     posts, prompts, answers = bench.posts()
     python = competitors_python() if "lm-evaluation-harness" not in bench.args.without else None
-    spelled = [bench.tokenizer.decode(answer) for answer in answers]
+    label_texts = [bench.tokenizer.decode(answer) for answer in answers]
     gold = [posts.labels.index(row["target"]) for row in posts.test]
     rows = [
-        {"prompt": bench.tokenizer.decode(prompt), "choices": spelled, "gold": right}
-        for prompt, right in zip(prompts, gold, strict=True)
+        {"prompt": bench.tokenizer.decode(prompt), "choices": label_texts, "gold": gold_label}
+        for prompt, gold_label in zip(prompts, gold, strict=True)
     ]
     task = {"answers": answers, "dtype": bench.dtype}
-    theirs = {"folder": bench.folder, "batch_size": 16, "dtype": bench.dtype}
-    # One number a row: what each way makes of it is looked up, so that all take the same shares.
+    competitor_task = {"folder": bench.folder, "batch_size": 16, "dtype": bench.dtype}
+    # `alternating` splits row numbers, so that every way gets the same shares.
     results = bench.alternating(
         {
-            "20 full sequences": lambda at: bench.ours("full_sequences", prompts=[prompts[i] for i in at], **task),
-            "lm-evaluation-harness": lambda at: process(
-                python, "lm_eval_labels", {"rows": [rows[i] for i in at], **theirs}
+            "20 full sequences": lambda share: bench.ours(
+                "full_sequences", prompts=[prompts[i] for i in share], **task
             ),
-            "here": lambda at: bench.ours("shared", prompts=[prompts[i] for i in at], **task),
+            "lm-evaluation-harness": lambda share: process(
+                python, "lm_eval_labels", {"rows": [rows[i] for i in share], **competitor_task}
+            ),
+            "here": lambda share: bench.ours("shared", prompts=[prompts[i] for i in share], **task),
         },
         range(len(prompts)),
     )
     scores = {name: all_rows(runs) for name, runs in results.items()}
-    picks = {name: evaluation.argmax_label(range(len(answers)), each) for name, each in scores.items()}
-    what, others = (
+    picks = {name: evaluation.argmax_label(range(len(answers)), chosen) for name, chosen in scores.items()}
+    description, others = (
         f"{len(answers)} labels of {bench.share(prompts)} posts",
         [name for name in results if name != "here"],
     )
     return {
-        "lines": [line(f"{what}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
+        "lines": [line(f"{description}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
         "largest_difference": {name: largest_difference(scores["here"], scores[name]) for name in others},
         "same_choice": {name: same(picks["here"], picks[name]) for name in others},
-        "accuracy": {name: same(gold, each) for name, each in picks.items()},
+        "accuracy": {name: same(gold, chosen) for name, chosen in picks.items()},
         "rows": posts.source,
     }
 
 
 def generation(bench):
-    """Summaries in batches against one at a time with a cache, without, and by llama.cpp."""
+    """Summarize in batches; compare with one dialogue at a time, with and without a cache, and with llama.cpp."""
     prompts, stop = bench.dialogues()
     task = {"stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
-    theirs = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": os.cpu_count()}
+    llama_cpp_task = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": os.cpu_count()}
     python = competitors_python() if "llama.cpp, one at a time" not in bench.args.without else None
     ways = {
         "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
         "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
-        "llama.cpp, one at a time": lambda share: process(python, "cpp_answers", {**theirs, "prompts": share}),
+        "llama.cpp, one at a time": lambda share: process(python, "cpp_answers", {**llama_cpp_task, "prompts": share}),
         "here": lambda share: bench.ours("together", prompts=share, **task),
     }
     results = bench.alternating(ways, prompts)
-    texts, what = {name: all_rows(runs) for name, runs in results.items()}, f"{bench.share(prompts)} summaries"
+    texts, description = {name: all_rows(runs) for name, runs in results.items()}, f"{bench.share(prompts)} summaries"
     others = [name for name in results if name != "here"]
     return {
-        "lines": [line(f"{what}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
-        # llama.cpp computes with weights and inputs of its own rounding
+        "lines": [line(f"{description}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
+        # llama.cpp rounds weights and inputs differently, so its texts differ
         "same_text": {name: same(texts["here"], texts[name]) for name in others if "llama.cpp" not in name},
     }
 
 
 def flops(bench):
-    """The share of the machine's measured matrix-product rate that training and prefill reach."""
+    """FLOP/s of training and prefill, compared with the rate of plain matrix products on this machine."""
     import torch
 
     size, products = 2048, []
@@ -305,8 +308,8 @@ def flops(bench):
     )
     weights = linear_weights(bench.folder)
     adapter, tokens = (results["training"][0][name] for name in ("trainable_parameters", "tokens"))
-    # Products alone, without attention: two operations a weight forward, two for the gradients of what goes in, and
-    # for an adapter two more for its own.
+    # Matrix products of the linear layers, without attention: a token takes two operations a weight forward, two for
+    # the gradients of the inputs, and two more for the gradients of an adapter's weights.
     work = {
         "prefill": 2 * weights * sum(map(len, prompts)),
         "training": (4 * weights + 6 * adapter) * tokens,
@@ -315,7 +318,7 @@ def flops(bench):
         line(
             f"{name}, share of the matrix-product rate",
             [rate] * bench.args.runs,
-            [work[name] / each for each in seconds(results[name])],
+            [work[name] / duration for duration in seconds(results[name])],
             "FLOP/s",
         )
         for name in work
@@ -323,7 +326,7 @@ def flops(bench):
     return {"lines": lines}
 
 
-PARTS = {  # with the flags that each heeds
+PARTS = {  # name -> (function, the flags that it uses)
     "training": (training, ()),
     "labels": (labels, ("posts", "dtype")),
     "generation": (generation, ("dialogues", "dtype")),

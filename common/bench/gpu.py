@@ -1,14 +1,14 @@
-"""Training steps of the true 7B and 13B shapes on this machine's CUDA card, beside stock TRL.
+"""Compare training steps of 7B and 13B models on this machine's CUDA card with stock TRL.
 
     python -m common bench gpu              every cell that assets/bench_gpu.json lacks for this card
-    python -m common bench gpu --again      all of them anew
+    python -m common bench gpu --again      every cell, measured again
 
-Weights are random, of the shapes that the folders' model.py states: nothing is downloaded. A cell is a model, LoRA on
-bfloat16 weights or QLoRA on NF4, and a row's length; here and TRL with its defaults take turns, each in a process of
-its own, on the same rows (7 of 8 tokens are a prompt's). In QLoRA's cells both sides keep the weights in 4 bits, though
-scripts here keep them dequantised where the memory allows. Peak memory is what tensors took at most. The share of the
-card's matrix-product rate counts the products of the linear layers alone, recomputed ones not: four operations a weight
-and six an adapter's weight for every token. Making the 13B weights takes 26 GB of memory and of disk for a while.
+Nothing is downloaded: weights are random and have the shapes in the folders' model.py. A cell is a model, a method
+(LoRA on bfloat16 weights or QLoRA on NF4) and a row length in tokens. This project and TRL with its defaults take turns
+on the same rows, each in its own process; 7 of 8 tokens belong to the prompt. In QLoRA's cells both sides keep the
+weights in 4 bits, although scripts here dequantise them if the memory allows it. Peak memory is the highest sum of
+tensors. The share of the card's matrix-product rate counts the linear layers, without recomputation: for each token
+four operations a frozen weight and six an adapter's weight. The 13B weights take 26 GB of memory and disk for a while.
 """
 
 import random
@@ -24,7 +24,7 @@ from common.console import InputError, say
 from common.runs import flags, folders, records
 
 RESULT = files.ROOT / "assets" / "bench_gpu.json"
-KINDS = {"LoRA bf16": False, "QLoRA NF4": True}  # -> whether in 4 bits
+KINDS = {"LoRA bf16": False, "QLoRA NF4": True}  # method -> whether the weights are in 4 bits
 LENGTHS = {512: 8, 2048: 2}  # tokens a row -> rows a step
 SIDES = {"TRL": "trl_sft", "here": "ours_sft"}
 STEPS = 8
@@ -34,27 +34,28 @@ def main(words):
     """`python -m common bench gpu …`"""
     parser = flags.Parser(prog="python -m common bench gpu", description=__doc__)
     parser.add_argument("--runs", type=flags.positive(int), default=3, help="runs of each side, in turn (default: 3)")
-    parser.add_argument("--again", action="store_true", help="measure cells that have figures as well")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the figures go, cell by cell")
+    parser.add_argument("--again", action="store_true", help="measure also the cells that have figures")
+    parser.add_argument("--output", type=Path, default=RESULT, help="JSON file of the figures, written after each cell")
     args = parser.parse_args(words)
     import torch
 
     if not torch.cuda.is_available():
         raise InputError("this takes a CUDA card, and there is none; python -m common bench measures on a CPU")
     card = machine.device_name()
-    known = files.read_json(args.output) if args.output.is_file() else {}
-    kept = known if known.get("card") == card and not args.again else {"cells": {}}
-    kept |= {"card": card, "date": records.now()[:10], "runs": args.runs, "rate": rate()}
-    kept["packages"] = records.environment()["packages"]
-    wanted = [cell for cell in cells() if key(*cell) not in kept["cells"]]
-    say(f"{len(cells())} cells, {len(cells()) - len(wanted)} finished, {len(wanted)} to run, {args.runs} runs a side")
+    recorded = files.read_json(args.output) if args.output.is_file() else {}
+    results = recorded if recorded.get("card") == card and not args.again else {"cells": {}}
+    results |= {"card": card, "date": records.now()[:10], "runs": args.runs, "rate": rate()}
+    results["packages"] = records.environment()["packages"]
+    cells_to_run = [cell for cell in cells() if key(*cell) not in results["cells"]]
+    finished = len(cells()) - len(cells_to_run)
+    say(f"{len(cells())} cells, {finished} finished, {len(cells_to_run)} to run, {args.runs} runs a side")
     checkpoints.cache().mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys(cell[0] for cell in wanted):
-        with tempfile.TemporaryDirectory(dir=checkpoints.cache()) as folder:  # gone after Ctrl-C as well
+    for name in dict.fromkeys(cell[0] for cell in cells_to_run):
+        with tempfile.TemporaryDirectory(dir=checkpoints.cache()) as folder:  # Ctrl-C removes it, too
             random_weights(shapes()[name], folder)
-            for cell in (each for each in wanted if each[0] == name):
-                kept["cells"][key(*cell)] = measured(Path(folder), *cell[1:], args.runs, kept["rate"])
-                files.write_json(args.output, kept)
+            for cell in (candidate for candidate in cells_to_run if candidate[0] == name):
+                results["cells"][key(*cell)] = measured(Path(folder), *cell[1:], args.runs, results["rate"])
+                files.write_json(args.output, results)
     say(f"figures: {files.display(args.output)}")
 
 
@@ -67,7 +68,7 @@ def key(name, kind, length):
 
 
 def shapes():
-    """{name: architecture} of the variants that their folder's model.py names for this bench."""
+    """{name: architecture} of the variants that a folder's model.py names as BENCH_GPU."""
     return {
         variant.name: variant.shape
         for facts in folders.facts()
@@ -77,7 +78,8 @@ def shapes():
 
 
 def measured(folder, kind, length, runs, peak_rate):
-    """{side: medians of tokens_per_second and mfu, peak_bytes, unpacked; or {"error"}} of a cell."""
+    """The figures of a cell: {side: what `medians` returns}. folder: of the random weights; kind: a key of KINDS;
+    length: tokens a row; runs: of each side; peak_rate: FLOP/s of the card's matrix products."""
     count, results = LENGTHS[length], {side: [] for side in SIDES}
     task = {
         "folder": str(folder),
@@ -94,13 +96,14 @@ def measured(folder, kind, length, runs, peak_rate):
             results[side].append(answer(script, task, results[side]))
             say(f"  {kind}, {length} tokens, {side}: {results[side][-1].get('seconds', 'out of memory')}")
     weights = linear_weights(folder)
-    return {side: medians(seen, weights, peak_rate) for side, seen in results.items()}
+    return {side: medians(runs_of_side, weights, peak_rate) for side, runs_of_side in results.items()}
 
 
-def answer(script, task, earlier):
-    """What a competitor's script says; {"error"} if the card's memory is not enough, and then not tried again."""
-    if earlier and "error" in earlier[-1]:
-        return earlier[-1]
+def answer(script, task, earlier_runs):
+    """The result of a side's script; {"error"} if the card's memory is not enough. After an error the script does not
+    run again. earlier_runs: the side's results so far."""
+    if earlier_runs and "error" in earlier_runs[-1]:
+        return earlier_runs[-1]
     try:
         return process(sys.executable, script, task)
     except RuntimeError as error:
@@ -109,24 +112,24 @@ def answer(script, task, earlier):
         return {"error": "out of memory"}
 
 
-def medians(seen, weights, peak_rate):
-    if "error" in seen[-1]:
-        return {"error": seen[-1]["error"]}
-    speed = statistics.median(run["tokens"] / run["seconds"] for run in seen)
+def medians(runs, weights, peak_rate):
+    if "error" in runs[-1]:
+        return {"error": runs[-1]["error"]}
+    speed = statistics.median(run["tokens"] / run["seconds"] for run in runs)
     return {
         "tokens_per_second": speed,
-        "mfu": speed * (4 * weights + 6 * seen[-1]["trained"]) / peak_rate,
-        "peak_bytes": seen[-1]["peak_bytes"],
-        "unpacked": seen[-1]["unpacked"],
+        "mfu": speed * (4 * weights + 6 * runs[-1]["trained"]) / peak_rate,
+        "peak_bytes": runs[-1]["peak_bytes"],
+        "unpacked": runs[-1]["unpacked"],
     }
 
 
 def rows(length, count, vocabulary):
-    """`count` rows of random tokens, an eighth of each the answer; ids from 3 on: the first ones are special."""
-    chance, answer = random.Random(0), length // 8
+    """`count` rows of `length` random token ids, the last eighth of each the answer. Ids below 3 are special tokens."""
+    generator, answer = random.Random(0), length // 8
     return [
         {
-            "input_ids": [chance.randrange(3, vocabulary) for _ in range(length)],
+            "input_ids": [generator.randrange(3, vocabulary) for _ in range(length)],
             "completion_mask": [0] * (length - answer) + [1] * answer,
         }
         for _ in range(count)
@@ -152,8 +155,8 @@ def rate():
 
 
 def random_weights(shape, folder):
-    """Puts a checkpoint of that architecture into `folder`, with random weights in bfloat16 and the embedded model's
-    tokenizer: there is one to be had without a hub, and rows are ids already."""
+    """Write a checkpoint with random bfloat16 weights into `folder`; shape: arguments of AutoConfig.for_model. It gets
+    the embedded model's tokenizer, which needs no hub: the rows are token ids, so any tokenizer will do."""
     import huggingface_hub
     import torch
     import transformers

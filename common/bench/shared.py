@@ -1,4 +1,4 @@
-"""What both benches share: ways in processes of their own, competitors in an environment of their own, sums."""
+"""What both benches share: scripts run in their own process, the competitors' environment, and sums."""
 
 import json
 import os
@@ -16,35 +16,36 @@ REQUIRED = COMPETITORS / "requirements.txt"
 
 
 def process(python, script, task):
-    """What competitors/SCRIPT.py prints for `task`. Raises RuntimeError with its stderr where it fails."""
+    """Run competitors/SCRIPT.py with `task` as JSON input; returns its JSON output. Raises RuntimeError with the end of
+    its stderr if it fails. python: path of the interpreter."""
     environment = {**os.environ, "PYTHONPATH": str(files.ROOT)}
     path = COMPETITORS / f"{script}.py"
-    done = subprocess.run(
+    completed = subprocess.run(
         [python, str(path)], input=json.dumps(task), env=environment, capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        raise RuntimeError(f"{path.name} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    if completed.returncode:
+        raise RuntimeError(f"{path.name} ended with {completed.returncode}:\n{completed.stderr[-3000:]}")
+    return json.loads(completed.stdout.strip().splitlines()[-1])
 
 
 def competitors_python():
-    """Path of a Python that has the competitors beside this project's libraries; made once."""
+    """Path of a Python that has the competitors beside this project's libraries. The first call installs them."""
     home = checkpoints.cache() / "competitors"
-    python, installed, wanted = home / "bin" / "python", home / "installed.txt", REQUIRED.read_text(encoding="utf-8")
-    if not installed.is_file() or installed.read_text(encoding="utf-8") != wanted:
-        say(f"  installing {', '.join(wanted.split())} into {home}, once (some of it is compiled: minutes)")
+    python, installed, required = home / "bin" / "python", home / "installed.txt", REQUIRED.read_text(encoding="utf-8")
+    if not installed.is_file() or installed.read_text(encoding="utf-8") != required:
+        say(f"  installing {', '.join(required.split())} into {home}, once (some of it is compiled: minutes)")
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        ask = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
-        site = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+        site_command = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+        site = subprocess.run(site_command, capture_output=True, text=True, check=True).stdout.strip()
         (Path(site) / "project.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIRED)], check=True)
-        installed.write_text(wanted, encoding="utf-8")
+        installed.write_text(required, encoding="utf-8")
     return str(python)
 
 
 def line(what, plain, here, unit="s"):
-    """A line of the table: medians of the runs' figures, which are seconds or rates (unit is not "s"), and by how much
-    we are ahead: the median and the ends of the runs' ratios, each of figures taken side by side."""
+    """A line of the table: the medians of both ways' figures, and the median and the extremes of their ratios, above 1
+    where we are faster. plain, here: figures of the runs, in seconds (unit "s") or as rates (any other unit)."""
     ratios = [a / b if unit == "s" else b / a for a, b in zip(plain, here, strict=True)]
     return {
         "what": what,
@@ -61,24 +62,24 @@ def seconds(runs):
 
 
 def all_rows(runs):
-    """The results of all rows, from runs that had a share of the rows each."""
-    return [each for run in runs for each in run["found"]]
+    """The results of all rows, from runs that each took a share of the rows."""
+    return [result for run in runs for result in run["results"]]
 
 
 def largest_difference(first, second):
-    """The largest difference between two lists of rows of scores, what is the same for a whole row left out: white
-    space at a prompt's end, which lm-evaluation-harness scores with every label, adds one number to all of them."""
+    """The largest difference between two lists of rows of scores, each row centred on its mean. Centring removes a
+    constant: lm-evaluation-harness scores the white space at a prompt's end with every label of a row."""
     centred = [[[score - sum(row) / len(row) for score in row] for row in rows] for rows in (first, second)]
     return max(abs(a - b) for pair in zip(*centred, strict=True) for a, b in zip(*pair, strict=True))
 
 
 def same(first, second):
-    """Share of places where two lists agree."""
+    """Share of positions (0 to 1) at which two lists agree."""
     return sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
 
 
 def linear_weights(folder):
-    """Weights of a checkpoint's linear layers but the head."""
+    """Number of weights in a checkpoint's linear layers, without the head."""
     from safetensors import safe_open
 
     total = 0

@@ -1,4 +1,4 @@
-"""A training, as far as its budget goes: architecture, settings, and the shapes of its batches."""
+"""What the budget of a training depends on: architecture, settings, and the shapes of its batches."""
 
 import copy
 import functools
@@ -9,11 +9,11 @@ from pathlib import Path
 from common import architecture, checkpoints, encoders, encoding, machine, qlora, training
 from common.settings import Settings
 
-CHARACTERS = 4  # a token, where no tokenizer is at hand
-LENGTH_SAMPLE = 1000  # rows that are tokenised for their lengths; the others are taken to be like them
+CHARACTERS = 4  # characters a token, assumed if there is no tokenizer
+LENGTH_SAMPLE = 1000  # rows to tokenise for their lengths; the other rows are assumed to be similar
 
-# Where the data or the tokenizer are not at hand: rows to train on, and tokens of documents (uncut) and answers at
-# 0, 10 … 100 % of the rows, counted with a vocabulary of 49k.
+# For data that are not on this machine: number of training rows, and the deciles (0, 10 … 100 %) of the tokens of
+# documents (uncut) and of answers, counted with a vocabulary of 49k.
 TYPICAL = {
     "classification": (
         10_664,
@@ -32,25 +32,25 @@ TYPICAL = {
         (1, 10, 18, 33, 63, 105, 159, 217, 292, 363, 594),
     ),
 }
-VALIDATED = {"sentiment": 1 / 7}  # validation rows for each training row, where a task has any: 10 % beside 70 %
+VALIDATED = {"sentiment": 1 / 7}  # task -> validation rows for each training row: 10 % of the rows to 70 %
 
 
 @dataclass
 class Job:
-    config: object  # transformers' config of the true architecture
+    config: object  # transformers' config of the real architecture
     settings: Settings
-    precision: str  # what is computed in, as settings.Execution has it
-    classes: int | None  # of an encoder's head; None for a model that writes
-    per_token: bool  # whether that head classes every token
+    precision: str  # of the computation, as in settings.Execution
+    classes: int | None  # of an encoder's head; None for a model that generates text
+    per_token: bool  # whether that head classifies every token
     gpu: bool
-    batches: list  # of one epoch, a forward pass each: (rows, padded tokens a row, columns that logits are needed of)
-    validation_tokens: int = 0  # padded, of the rows that are read after every epoch
-    unpacked: bool | None = None  # whether the frozen weights are kept dequantised; None: as the memory allows
+    batches: list  # micro-batches of one epoch: (rows, padded tokens a row, columns that need logits)
+    validation_tokens: int = 0  # padded tokens of the validation rows, which are read after every epoch
+    unpacked: bool | None = None  # whether frozen weights stay dequantised; None: if the memory allows it
     counts: dict = field(default_factory=dict)  # batch -> its memory.Count with one layer and with two
 
     @property
     def micro_batch(self):
-        """Rows a forward pass."""
+        """Rows of a forward pass."""
         return training.largest_divisor(self.settings.batch_size, self.settings.micro_batch_size)
 
     @property
@@ -60,7 +60,7 @@ class Job:
 
     @property
     def tokens(self):
-        """Padded, of all epochs."""
+        """Padded tokens of all epochs."""
         return self.settings.epochs * sum(rows * length for rows, length, _ in self.batches)
 
     @property
@@ -69,7 +69,7 @@ class Job:
 
     @property
     def dtype(self):
-        """Of the weights that are not in 4 bits."""
+        """dtype of the weights that are not in 4 bits, by its name in torch."""
         return "float32" if self.precision == machine.MIXED else self.precision
 
     @property
@@ -78,12 +78,13 @@ class Job:
 
     @functools.cached_property
     def parameters(self):
-        """Of the whole model, without an adapter."""
+        """Number of parameters of the whole model, without an adapter."""
         kind = "AutoModel" if self.classes else "AutoModelForCausalLM"
         return parameters_of(json.dumps(self.config.to_dict(), default=str, sort_keys=True), kind, self.config)
 
     def smaller(self, rows, tokens):
-        """This job with at most `rows` rows a step and documents of `tokens` tokens; of its batches the largest."""
+        """This job with at most `rows` rows a step and documents of at most `tokens` tokens, reduced to its largest
+        batch."""
         n, length, columns = self.largest
         length = max(length - (self.settings.max_document_tokens - tokens), 16)
         settings = self.settings.replaced({"batch_size": rows, "max_document_tokens": tokens})
@@ -94,7 +95,9 @@ _counted = {}
 
 
 def parameters_of(key, kind, config):
-    """Parameters of an architecture, from one layer and two. key: what tells configs apart."""
+    """Number of parameters of an architecture, extrapolated from models of one and two layers without weights.
+
+    key: text that identifies the config, for the cache; kind: name of transformers' auto class."""
     import torch
     import transformers
 
@@ -109,16 +112,16 @@ def parameters_of(key, kind, config):
 
 
 def with_layers(config, layers):
-    """A copy of `config` with so many layers, and of an unquantised model."""
+    """A copy of `config` with `layers` layers and without quantisation."""
     config = copy.deepcopy(config)
-    for name in ("quantization_config", "layer_types"):  # of a model that is loaded; longer than `layers`
+    for name in ("quantization_config", "layer_types"):  # the second has an entry for each of the old layers
         vars(config).pop(name, None)
     config.num_hidden_layers = layers
     return config
 
 
 def of_model(model, rows, validation, settings, execution):
-    """The Job of a training of a loaded `model`. rows, validation: as the trainer gets them."""
+    """The Job of a training of a loaded `model`. rows, validation: [{"input_ids", "labels"}], the trainer's rows."""
     import torch
 
     base = architecture.unwrapped(model)
@@ -137,10 +140,10 @@ def of_model(model, rows, validation, settings, execution):
 
 
 def of_run(run, rows=None, validation=(), gpu=None):
-    """The Job of a training run, or None where its architecture is not known without a download.
+    """The Job of a training run; None if its architecture is not known without a download.
 
-    rows, validation: training and validation rows as token ids; without them lengths are looked up where data and
-    tokenizer are at hand, else typical. gpu: whether it is for a GPU (default: what this machine has)."""
+    rows, validation: training and validation rows as token ids; without them `lengths_of` finds their lengths. gpu:
+    whether the training runs on a GPU (default: whether this machine has one)."""
     import torch
 
     gpu = torch.cuda.is_available() if gpu is None else gpu
@@ -164,7 +167,7 @@ def of_run(run, rows=None, validation=(), gpu=None):
 
 
 def config_of(checkpoint, variant):
-    """transformers' config, without weights; None if it is not at hand."""
+    """transformers' config of the checkpoint; None if that takes a download."""
     import transformers
 
     if checkpoint.name == variant.checkpoint and variant.shape:
@@ -179,53 +182,53 @@ def config_of(checkpoint, variant):
 
 
 def precision_of(run, gpu):
-    asked = run.identity.precision
-    if asked != "auto":
-        return asked
+    precision = run.identity.precision
+    if precision != "auto":
+        return precision
     return machine.run_precision(run.facts.PRECISION, run.settings.lora_r is None, gpu)
 
 
 def batches_of(rows, settings):
-    """(rows, padded length, columns from the first that is learned to the last) of every batch of an epoch, as the
-    trainer draws them."""
+    """[(rows, padded length, columns)] of an epoch's micro-batches, as the trainer draws them. columns: from the first
+    token that the loss counts to the last."""
     size = training.largest_divisor(settings.batch_size, settings.micro_batch_size)
     lengths = [len(row["input_ids"]) for row in rows]
     order = list(training.by_length(lengths, settings.batch_size, settings.seed))
     shapes = []
     for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        longest = max(lengths[i] for i in chosen)
-        shapes.append((len(chosen), longest, longest - min(prompt_tokens(rows[i]) for i in chosen) + 1))
+        batch_rows = order[start : start + size]
+        longest = max(lengths[i] for i in batch_rows)
+        shapes.append((len(batch_rows), longest, longest - min(prompt_tokens(rows[i]) for i in batch_rows) + 1))
     return shapes
 
 
 def prompt_tokens(row):
-    """Tokens before the answer."""
+    """Number of tokens before the answer."""
     labels = row["labels"]
     return next((i for i, label in enumerate(labels) if label != -100), 0) if isinstance(labels, list) else 0
 
 
 def padded_tokens(rows, execution):
-    """Of all rows, read in batches of like length."""
+    """Padded tokens of all rows, read in batches of similar length."""
     size = execution.inference_batch_size
     lengths = sorted(len(row["input_ids"]) for row in rows or ())
     batches = [lengths[start : start + size] for start in range(0, len(lengths), size)]
     return sum(len(batch) * batch[-1] for batch in batches)
 
 
-# The lengths of rows, before anything is loaded
+# Lengths of rows, before a model is loaded
 
 
 def lengths_source(run):
-    """Where the lengths of a run's rows are taken from, in words."""
+    """The source of the lengths of a run's rows, in words."""
     if run.data is None:
         return "typical of the data set"
     return "by characters" if run.checkpoint.source == "hub" else "as tokenised"
 
 
 def lengths_of(run):
-    """(training rows, validation rows) as the trainer gets them, as far as they are at hand: where the tokenizer would
-    have to be downloaded, by their characters; where the data would, as the data set of the task usually has them."""
+    """(training rows, validation rows) in the trainer's form. Lengths come from the tokenizer; from the number of
+    characters if the tokenizer is not on this machine; from typical lengths of the task if the data are not."""
     rows = run.data
     if rows is None:
         return typical(run)
@@ -244,7 +247,7 @@ def lengths_of(run):
 
 
 def as_read(reader, labels, rows):
-    """An encoder's rows; the labels do not matter here."""
+    """Rows of an encoder in the trainer's form; the labels do not matter for their lengths."""
     return [{"input_ids": ids, "labels": 0} for ids in reader.inputs(rows, labels, "train")[0]]
 
 
@@ -258,22 +261,22 @@ def repeated(rows, count):
 
 
 def typical(run):
-    """(training rows, validation rows) of the task's data set, evenly over the quantiles of TYPICAL."""
+    """(training rows, validation rows) with lengths spread evenly over the quantiles of TYPICAL."""
     count, documents, answers = TYPICAL[run.task]
     settings = run.settings
     trained = max(1, min(settings.max_train_samples or count, int(settings.train_sample_fraction * count)))
     validated = settings.max_validation_samples or -(-trained * VALIDATED.get(run.task, 0) // 1)
 
     def rows(n):
-        # The golden ratio pairs long documents with short answers as well as with long ones, as drawn rows do.
+        # The golden ratio pairs long documents with short answers as often as with long ones, as in real data.
         places = [(10 * (i + 0.5) / n, 10 * (i * 0.618 % 1)) for i in range(n)]
-        return [made_row(run, quantile(documents, one), quantile(answers, other)) for one, other in places]
+        return [made_row(run, quantile(documents, place), quantile(answers, other)) for place, other in places]
 
     return rows(trained), rows(int(validated) if run.task in VALIDATED else 0)
 
 
 def made_row(run, document, answer):
-    """A row of so many tokens, the document cut as the run cuts it."""
+    """A row in the trainer's form, of `document` and `answer` tokens; the document is cut like the run's."""
     longest = run.settings.max_document_tokens
     if run.is_encoder:
         return {"input_ids": range(min(document + 2, longest)), "labels": 0}
@@ -282,6 +285,6 @@ def made_row(run, document, answer):
 
 
 def quantile(points, place):
-    """Linear between the points; place in 0 … len(points) - 1."""
-    below = min(int(place), len(points) - 2)
-    return round(points[below] + (place - below) * (points[below + 1] - points[below]))
+    """The value at `place` (0 … len(points) - 1), rounded; linear between the points."""
+    lower = min(int(place), len(points) - 2)
+    return round(points[lower] + (place - lower) * (points[lower + 1] - points[lower]))

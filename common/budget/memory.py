@@ -1,5 +1,6 @@
-"""Bytes and matrix products of a training step, counted without weights: one and two layers of the true architecture go
-through a step of fake tensors (shapes and dtypes without values), and the difference is what every further layer takes.
+"""Bytes and matrix products of a training step, counted without weights: models of one and of two layers of the real
+architecture go through a step of fake tensors (shapes and dtypes without values); every further layer adds the
+difference.
 """
 
 import contextlib
@@ -9,42 +10,42 @@ from dataclasses import dataclass
 from common import architecture, encoders, machine, qlora, training
 from common.budget.job import with_layers
 
-CONTEXT = 0.8e9  # bytes that CUDA and its libraries take beside the tensors, on a GPU
+CONTEXT = 0.8e9  # bytes of GPU memory that CUDA and its libraries take beside the tensors
 LIBRARIES = 1.05e9  # bytes of Python and the imported libraries, on a CPU
-# On a CPU the C library keeps freed blocks, and those that none of the next fits into stay as holes
-# (machine.hand_back). Training the embedded models took 1.4 to 1.8 times what a step needs.
+# On a CPU the C library keeps freed blocks; blocks that fit no later request stay as holes (machine.hand_back).
+# Training the embedded models took 1.4 to 1.8 times the bytes that a step needs.
 HEAP_FRAGMENTATION = 1.55
-ADAM = 8  # bytes a trained parameter: two moments in float32
-GRADIENT = 4  # bytes a trained parameter, float32
+ADAM = 8  # bytes for each trained parameter: two moments in float32
+GRADIENT = 4  # bytes for each trained parameter, in float32
 
 
 @dataclass
 class Count:
-    """Of a model with some of its layers, or all."""
+    """The sizes of a model with some or all of its layers."""
 
     parameters: float
-    packed: float  # bytes in NF4 of the weights that are quantised, if they stay packed
-    unpacked: float  # bytes of the same weights in the dtype that is computed in; 0 where nothing is quantised
+    packed: float  # bytes of the quantised weights in NF4
+    unpacked: float  # bytes of the same weights in the dtype of the computation; 0 if none are quantised
     widest: float  # bytes of the largest of them, unpacked
-    other: float  # bytes of the other frozen weights, or of all where every weight is trained
-    trained: float  # parameters
-    step: float  # bytes that a forward and backward pass adds at its highest, gradients included
-    products: float  # floating point operations of matrix products in that step
+    other: float  # bytes of the other frozen weights; of all weights if all are trained
+    trained: float  # number of trained parameters
+    step: float  # most bytes that a forward and backward pass adds, with the gradients
+    products: float  # floating-point operations of that step's matrix products
 
 
 def memory_of(job, available):
-    """{what for: bytes} at a training's highest; their sum is `peak`. available: bytes that are free before the model
-    is loaded, which decide whether dequantised weights are kept (qlora.UNPACK_SHARE)."""
-    counted = count(job, job.largest)
-    gradients = GRADIENT * counted.trained
+    """{part: bytes} at the peak of a training, and "peak", their sum. available: free bytes before the model is loaded;
+    they decide whether dequantised weights are kept (qlora.UNPACK_SHARE)."""
+    counts = count(job, job.largest)
+    gradients = GRADIENT * counts.trained
     unpacked = stays_unpacked(job, available)
-    accumulated = job.settings.batch_size > job.micro_batch  # then gradients are there when a pass begins
+    accumulates = job.settings.batch_size > job.micro_batch  # then a pass begins with gradients in memory
     parts = {
-        "weights": counted.other + (counted.unpacked if unpacked else counted.packed),
-        "adapter": GRADIENT * counted.trained if job.settings.lora_r else 0,
-        "optimizer": ADAM * counted.trained,
+        "weights": counts.other + (counts.unpacked if unpacked else counts.packed),
+        "adapter": GRADIENT * counts.trained if job.settings.lora_r else 0,
+        "optimizer": ADAM * counts.trained,
         "gradients": gradients,
-        "activations": counted.step - (0 if accumulated else gradients) + (0 if unpacked else counted.widest),
+        "activations": counts.step - (0 if accumulates else gradients) + (0 if unpacked else counts.widest),
         "fragmentation": 0,
         "libraries": 0 if job.gpu else LIBRARIES,
     }
@@ -55,16 +56,16 @@ def memory_of(job, available):
 
 
 def stays_unpacked(job, available):
-    """Whether the frozen weights are dequantised once and kept: as the loaded model has it, else as qlora.base decides
-    with `available` bytes free before the model is loaded."""
+    """Whether the frozen weights are dequantised once and kept: as in the loaded model or, before it is loaded, as
+    qlora.base would decide with `available` free bytes."""
     if job.unpacked is not None:
         return job.unpacked
-    counted = count(job, job.largest)
-    return counted.unpacked <= qlora.UNPACK_SHARE * (available - counted.other - counted.packed)
+    counts = count(job, job.largest)
+    return counts.unpacked <= qlora.UNPACK_SHARE * (available - counts.other - counts.packed)
 
 
 def available_here():
-    """Bytes that a training may take here: of the GPU, or what is free and what this process holds already."""
+    """Bytes that a training may take here: of the GPU, else the free memory and the memory of this process."""
     import torch
 
     if torch.cuda.is_available():
@@ -73,18 +74,18 @@ def available_here():
 
 
 def count(job, batch, layers=None):
-    """Count of the model with `layers` layers (default: all), one `batch` a step: that of one layer, and for every
-    further one the difference to two. These two are counted once a job."""
+    """Count of the model with `layers` layers (default: all) and one `batch` a step: the Count of one layer, plus the
+    difference between two layers and one for every further layer. A job counts these two once."""
     if batch not in job.counts:
-        job.counts[batch] = [counted(job, few, batch) for few in (1, 2)]
+        job.counts[batch] = [counted(job, number, batch) for number in (1, 2)]
     one, two = job.counts[batch]
-    more = (layers or job.layers) - 1
-    whole = {name: value + more * (vars(two)[name] - value) for name, value in vars(one).items()}
-    return Count(**whole | {"widest": one.widest})
+    further = (layers or job.layers) - 1
+    totals = {name: value + further * (vars(two)[name] - value) for name, value in vars(one).items()}
+    return Count(**totals | {"widest": one.widest})
 
 
 def counted(job, layers, batch):
-    """Count of a model with `layers` layers, all of them run."""
+    """Count of a model that has only `layers` layers, by a step of fake tensors."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -96,20 +97,20 @@ def counted(job, layers, batch):
     distinct = {id(parameter): parameter for parameter in model.parameters()}.values()
     trained = sum(parameter.numel() for parameter in distinct if parameter.requires_grad)
     adapter = trained if job.settings.lora_r else 0
-    others = sum(parameter.nbytes for parameter in distinct if not (adapter and parameter.requires_grad))
+    other_bytes = sum(parameter.nbytes for parameter in distinct if not (adapter and parameter.requires_grad))
     with FakeTensorMode(), fused_attention(job.gpu):
         fill(model, lambda old: torch.empty(old.shape, dtype=old.dtype, device="cpu"))
         ledger, flops = make_ledger(model), FlopCounterMode(display=False)
         with ledger:
             step(job, model, batch)
-        with flops:  # on its own: its hooks keep tensors alive
+        with flops:  # in a step of its own, because its hooks keep tensors alive
             step(job, model, batch)
     return Count(
         parameters=sum(parameter.numel() for parameter in distinct) - adapter,
         packed=sum(nf4_bytes(weight.numel()) for weight in weights),
         unpacked=width * quantised,
         widest=width * max((weight.numel() for weight in weights), default=0),
-        other=others - width * quantised,
+        other=other_bytes - width * quantised,
         trained=trained,
         step=ledger.peak,
         products=flops.get_total_flops(),
@@ -124,8 +125,8 @@ def nf4_bytes(numbers):
 
 
 def skeleton(job, layers):
-    """(the model that is trained, with `layers` of its layers and without weights (meta tensors); the linear layers of
-    it that are quantised)."""
+    """(the model to train, with `layers` of its layers and without weights (meta tensors); its quantised linear
+    layers)."""
     import torch
     import transformers
 
@@ -136,16 +137,16 @@ def skeleton(job, layers):
     with torch.device("meta"):
         model = getattr(transformers, kind).from_config(config, dtype=getattr(torch, job.dtype))
         heads = encoders.new_modules(model) if job.classes else []
-        kept = [model.get_submodule(name) for name in heads] if heads else [model.get_output_embeddings()]
-        in_heads = {id(module) for head in kept for module in head.modules()}
+        unquantised = [model.get_submodule(name) for name in heads] if heads else [model.get_output_embeddings()]
+        in_unquantised = {id(module) for head in unquantised for module in head.modules()}
         frozen = [
             module
             for module in model.modules()
-            if isinstance(module, torch.nn.Linear) and id(module) not in in_heads
+            if isinstance(module, torch.nn.Linear) and id(module) not in in_unquantised
         ]  # fmt: skip
         if job.settings.lora_r:
-            more = {"task_type": None, "modules_to_save": heads} if heads else {}
-            model = qlora.new_adapter(model, job.settings, **more)
+            keywords = {"task_type": None, "modules_to_save": heads} if heads else {}
+            model = qlora.new_adapter(model, job.settings, **keywords)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -157,16 +158,16 @@ def skeleton(job, layers):
 
 
 def fill(model, make):
-    """Replace every parameter and buffer of `model` by make(it); tied ones stay tied."""
+    """Replace every parameter and buffer of `model` by make(old tensor); tied parameters stay tied."""
     import torch
 
-    made = {}
+    new = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                if id(parameter) not in made:  # the old one is kept beside it, so that no other gets its id
-                    made[id(parameter)] = parameter, torch.nn.Parameter(make(parameter), parameter.requires_grad)
-                module._parameters[name] = made[id(parameter)][1]
+                if id(parameter) not in new:  # keep the old one, so that no other tensor gets its id
+                    new[id(parameter)] = parameter, torch.nn.Parameter(make(parameter), parameter.requires_grad)
+                module._parameters[name] = new[id(parameter)][1]
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = make(buffer)
@@ -174,7 +175,7 @@ def fill(model, make):
 
 
 def step(job, model, batch):
-    """One forward and backward pass; batch: (rows, length, columns)."""
+    """One forward and backward pass of a job. batch: (rows, padded tokens a row, columns that need logits)."""
     import torch
     from peft.helpers import disable_input_dtype_casting
 
@@ -189,14 +190,14 @@ def step(job, model, batch):
             inputs |= {"labels": ids[:, :columns], "logits_to_keep": columns}
     mask = torch.ones((rows, 1, length, length), dtype=torch.bool, device=device)
     mixed = job.precision in ("bfloat16", machine.MIXED)
-    with disable_input_dtype_casting(model, mixed):  # around the backward pass too: it may run layers again
+    with disable_input_dtype_casting(model, mixed):  # also around the backward pass, which may recompute layers
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = model(input_ids=ids, attention_mask=mask, **inputs).loss
         loss.backward()
 
 
 def make_ledger(model):
-    """A context that counts the bytes of every tensor while it lives, beside those of `model`: `now` and `peak`."""
+    """A context that counts the bytes of all live tensors, without those of `model`: attributes `now` and `peak`."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -228,8 +229,8 @@ def make_ledger(model):
 
 @contextlib.contextmanager
 def fused_attention(gpu):
-    """On a GPU, attention by a kernel that keeps its inputs, its output and a number a query; fake tensors are a CPU's,
-    whose kernels keep all probabilities where there is dropout."""
+    """For a GPU, replace attention by a function that saves what the fused kernel saves: its inputs, its output and one
+    number for each query. Fake tensors are on a CPU, whose kernels save all probabilities if there is dropout."""
     import torch
 
     class Fused(torch.autograd.Function):
@@ -244,7 +245,7 @@ def fused_attention(gpu):
             return tuple(torch.empty_like(tensor) for tensor in context.saved_tensors[:3])
 
     functional = torch.nn.functional
-    usual = functional.scaled_dot_product_attention
+    original = functional.scaled_dot_product_attention
     if gpu:
         functional.scaled_dot_product_attention = lambda query, key, value, *rest, **keywords: Fused.apply(
             query, key, value
@@ -252,4 +253,4 @@ def fused_attention(gpu):
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention = usual
+        functional.scaled_dot_product_attention = original

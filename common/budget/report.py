@@ -1,4 +1,5 @@
-"""What a training takes, as text: for --dry_run, for pages, and for every script at its defaults (defaults.json)."""
+"""The budget of a training as text, for --dry_run and for READMEs, and of every script at its defaults
+(defaults.json)."""
 
 import functools
 import math
@@ -14,12 +15,13 @@ from common.runs import folders
 from common.runs import run as runs
 
 DEFAULTS = Path(__file__).parent / "defaults.json"
-REFERENCE = "g5.2xlarge"  # the instance whose time and cost pages show
-CARD = 24e9  # bytes of a card that is sold as one of 24 GB
+REFERENCE = "g5.2xlarge"  # the instance whose time and cost the READMEs show
+CARD = 24e9  # bytes of memory of a 24 GB card
 
 
 def report(run):
-    """What a training `run` takes here and on the instances of the price file, and flags with which it would fit."""
+    """The text of a training run's budget: on this machine, on the instances of the price file, and flags that make it
+    fit."""
     import torch
 
     gpu = torch.cuda.is_available()
@@ -39,10 +41,10 @@ def report(run):
     table = [["where", "memory", "peak", "fits", "training", "cost"]]
     table += [line(f"this machine ({machine.device_name()})", available, parts["peak"], fits, seconds, usd)]
     for instance in prices()["instances"]:
-        peak, fits_there, *took = on_instance(on_gpu, instance)
+        peak, fits_instance, *time_and_cost = on_instance(on_gpu, instance)
         name = f"{instance['name']} ({instance['accelerator']})"
-        took = took if fits_there else (None, None)
-        table.append(line(name, instance["memory_bytes"], peak, fits_there, *took))
+        time_and_cost = time_and_cost if fits_instance else (None, None)
+        table.append(line(name, instance["memory_bytes"], peak, fits_instance, *time_and_cost))
     lines += ["", *console.columns(table).splitlines(), ""]
     lines += [f"prices of {prices()['as_of']}: {prices()['source']}; at {UTILISATION:.0%} of the peak, assumed"]
     if not gpu and job.parameters >= machine.CPU_LIMIT:
@@ -50,56 +52,56 @@ def report(run):
         lines += [f"this model is too large for a CPU; what runs here: --pretrained_ckpt {stand_in}"]
     elif not fits:
         lines += [f"to fit here: {advice(job, available)}"]
-    card = next(each for each in prices()["instances"] if each["memory_bytes"] > CARD)
+    card = next(text for text in prices()["instances"] if text["memory_bytes"] > CARD)
     if not on_instance(on_gpu, card)[1]:
         lines += [f"to fit {card['memory_bytes'] / 1e9:.0f} GB: {advice(on_gpu, card['memory_bytes'] - CONTEXT)}"]
-    return "\n".join(f"  {each}".rstrip() for each in lines)
+    return "\n".join(f"  {text}".rstrip() for text in lines)
 
 
 def line(name, memory, peak, fits, seconds, usd):
-    took = console.duration(seconds) if seconds is not None else "-"
+    duration = console.duration(seconds) if seconds is not None else "-"
     cost = f"{usd:.2f} USD" if usd is not None else "-"
-    return [name, f"{memory / 1e9:.1f} GB", f"{peak / 1e9:.1f} GB", "yes" if fits else "NO", took, cost]
+    return [name, f"{memory / 1e9:.1f} GB", f"{peak / 1e9:.1f} GB", "yes" if fits else "NO", duration, cost]
 
 
 def advice(job, available):
-    """Flags with which `job` takes no more than `available` bytes, each with the peak it then has."""
+    """Flags, in words, that bring the peak of `job` down to `available` bytes, each with the new peak."""
     size, longest = job.micro_batch, job.settings.max_document_tokens
-    tries = [(size // 2**i, longest) for i in range(1, 8) if size >= 2**i]
-    tries += [(size, longest // 2**i) for i in (1, 2, 3)]
-    tries += [(1, longest // 2**i) for i in (1, 2, 3)]
-    fitting = {}
-    for rows, tokens in tries:
-        changed = [f"--batch_size {rows}"] * (rows < size) + [f"--max_document_tokens {tokens}"] * (tokens < longest)
-        kind = (rows < size, tokens < longest)  # the mildest change of a kind will do
-        if kind not in fitting and (kind != (True, True) or not fitting):
+    candidates = [(size // 2**i, longest) for i in range(1, 8) if size >= 2**i]
+    candidates += [(size, longest // 2**i) for i in (1, 2, 3)]
+    candidates += [(1, longest // 2**i) for i in (1, 2, 3)]
+    solutions = {}
+    for rows, tokens in candidates:
+        flags = [f"--batch_size {rows}"] * (rows < size) + [f"--max_document_tokens {tokens}"] * (tokens < longest)
+        kind = (rows < size, tokens < longest)  # keep the smallest change of each kind
+        if kind not in solutions and (kind != (True, True) or not solutions):
             peak = memory_of(job.smaller(rows, tokens), available)["peak"]
             if peak <= available:
-                fitting[kind] = f"{' '.join(changed)} (a peak of {peak / 1e9:.1f} GB)"
+                solutions[kind] = f"{' '.join(flags)} (a peak of {peak / 1e9:.1f} GB)"
     stand_in = checkpoints.stand_in("encoder" if job.classes else "plain")
-    return ", or ".join(fitting.values()) or f"a smaller model: --pretrained_ckpt {stand_in}"
+    return ", or ".join(solutions.values()) or f"a smaller model: --pretrained_ckpt {stand_in}"
 
 
-# Every training script at its defaults, for pages
+# Every training script at its defaults, for READMEs
 
 
 def training_scripts(folder):
-    """Paths of the folder's scripts that train, one a task."""
+    """{task: path} of the folder's training scripts."""
     paths = [path for path in sorted(folder.glob("*.py")) if path.stem not in folders.LOCAL]
-    made = {path: vars(folders.load_module(path)).get("EXPERIMENT") for path in paths}
-    return {each.task: path for path, each in made.items() if each and each.kind == "training"}
+    experiments = {path: vars(folders.load_module(path)).get("EXPERIMENT") for path in paths}
+    return {each.task: path for path, each in experiments.items() if each and each.kind == "training"}
 
 
 def defaults(folder):
-    """[figures] of a model folder's training scripts, each with every variant that it may be run with, on a GPU: one
-    with CARD, and the time and cost of the instance REFERENCE. Lengths of rows are typical ones."""
+    """[figures] of a model folder: for each training script and each variant of the model, memory on a GPU with CARD
+    bytes, and seconds and USD on the instance REFERENCE. Lengths of rows are typical ones."""
     instance = next(each for each in prices()["instances"] if each["name"] == REFERENCE)
     figures = []
     for task, path in training_scripts(folder).items():
-        made = folders.experiment(path)
-        for variant in made.facts.VARIANTS:
-            words = [] if variant == made.first else ["--pretrained_ckpt", variant.checkpoint]
-            run = made.resolve(words)
+        experiment = folders.experiment(path)
+        for variant in experiment.facts.VARIANTS:
+            words = [] if variant == experiment.first else ["--pretrained_ckpt", variant.checkpoint]
+            run = experiment.resolve(words)
             runs.quiet_libraries(run.checkpoint)
             job = jobs.of_run(run, *jobs.typical(run), gpu=True)
             parts = memory_of(job, CARD - CONTEXT)
@@ -122,47 +124,51 @@ def defaults(folder):
 
 @functools.cache
 def known_defaults():
-    """What `python -m common budget --defaults` wrote: [figures], as `defaults` returns them."""
+    """The contents of defaults.json: [figures], as `defaults` returns them. Raises InputError if it is damaged."""
     figures = files.read_json(DEFAULTS)
     fields = ("script", "task", "checkpoint", "command", "memory", "parameters", "fits", "seconds", "usd")
-    whole = isinstance(figures, list) and all(isinstance(each, dict) and set(fields) <= set(each) for each in figures)
-    if not whole:
+    complete = isinstance(figures, list) and all(
+        isinstance(entry, dict) and set(fields) <= set(entry) for entry in figures
+    )
+    if not complete:
         raise InputError(f"{files.display(DEFAULTS)} is damaged: run python -m common budget --defaults")
     return figures
 
 
 def of_defaults(checkpoint, task="summarization"):
-    """The figures of a published checkpoint's training at its folder's defaults."""
-    for each in known_defaults():
-        if (each["checkpoint"], each["task"]) == (checkpoint, task):
-            return each
+    """The figures of a published checkpoint's training at its folder's defaults. Raises InputError without them."""
+    for figures in known_defaults():
+        if (figures["checkpoint"], figures["task"]) == (checkpoint, task):
+            return figures
     raise InputError(f"{DEFAULTS.name} has no {task} with {checkpoint}: run python -m common budget --defaults")
 
 
 def peak_of_defaults(checkpoint, task="summarization"):
-    """Bytes of GPU memory that this training takes, CUDA's own included."""
+    """Bytes of GPU memory that this training takes, with those of CUDA."""
     return of_defaults(checkpoint, task)["memory"]["peak"] + CONTEXT
 
 
 def measure_it(folder_name, task):
-    """One line for a page without a measured figure: the command that makes one, and what it takes. None where the
-    folder has no training script for the task."""
-    own = [each for each in known_defaults() if each["script"].split("/")[0] == folder_name and each["task"] == task]
-    if not own:
+    """The command that measures a missing figure, and what it takes, in one line; None if the folder has no training
+    script for the task."""
+    candidates = [
+        entry for entry in known_defaults() if entry["script"].split("/")[0] == folder_name and entry["task"] == task
+    ]
+    if not candidates:
         return None
-    first = next((each for each in own if "--pretrained_ckpt" not in each["command"]), own[0])
+    figures = next((entry for entry in candidates if "--pretrained_ckpt" not in entry["command"]), candidates[0])
     return (
-        f"`{first['command']}` (training: a GPU with {math.ceil((first['memory']['peak'] + CONTEXT) / 1e9)} GB, "
-        f"{console.duration(first['seconds'])}, {first['usd']:.2f} USD on {REFERENCE}; estimated)"
+        f"`{figures['command']}` (training: a GPU with {math.ceil((figures['memory']['peak'] + CONTEXT) / 1e9)} GB, "
+        f"{console.duration(figures['seconds'])}, {figures['usd']:.2f} USD on {REFERENCE}; estimated)"
     )
 
 
 USAGE = """usage: python -m common budget SCRIPT.py [FLAGS OF THE SCRIPT]
        python -m common budget --defaults
 
-What a training takes before it runs: memory, steps, time and money, on this machine and on those of prices.json.
-Nothing is downloaded or written. With --defaults: what every training script takes at its defaults, into defaults.json,
-for the pages."""
+Estimates a training before it runs: memory, steps, time and cost, on this machine and on the instances of prices.json.
+Nothing is downloaded or written. --defaults estimates every training script at its defaults and writes the figures to
+defaults.json, for the READMEs."""
 
 
 def main(words):

@@ -1,4 +1,4 @@
-"""How long a training takes and what it costs: on this machine by timed steps, on named ones by matrix products."""
+"""Time and cost of a training: on this machine from timed steps, on rented instances from its matrix products."""
 
 import functools
 import gc
@@ -10,18 +10,18 @@ from pathlib import Path
 from common import machine
 from common.budget.memory import CONTEXT, available_here, count, fill, memory_of, skeleton, stays_unpacked, step
 
-UTILISATION = 0.35  # of an accelerator's dense peak, an assumption: 4-bit layers are unpacked in every pass
-PROBE_LAYERS, ROUNDS = 6, 2  # layers of the model that is timed, and how often each batch is
-ALWAYS_TRIM = 1  # byte: a limit that always makes machine.hand_back give back
+UTILISATION = 0.35  # assumed share of an accelerator's dense peak; every pass unpacks the 4-bit layers
+PROBE_LAYERS, ROUNDS = 6, 2  # layers of the model that is timed; timed steps on each batch
+ALWAYS_TRIM = 1  # byte: a limit that makes machine.hand_back always trim
 PRICES = Path(__file__).parent / "prices.json"
 
 
 def seconds_here(job):
-    """Seconds of the whole training on this machine; None where this machine is too slow for it, or has no memory left
-    for the model that is timed.
+    """Seconds of the whole training on this machine; None if it is too slow for the model or lacks the memory to time
+    it.
 
-    Real steps of a few layers with random weights are timed, on a short batch and on a long one. A step's seconds grow
-    with its padded tokens, and with depth as its matrix products do."""
+    Times real steps of a few layers with random weights on a short and on a long batch. The seconds of a step grow
+    linearly with its padded tokens and, with the number of layers, in proportion to its matrix products."""
     import torch
 
     if job.gpu != torch.cuda.is_available() or not (job.gpu or job.parameters < machine.CPU_LIMIT):
@@ -30,37 +30,37 @@ def seconds_here(job):
     short, long = (ordered[int(share * (len(ordered) - 1))] for share in (0.25, 0.9))
     layers = min(PROBE_LAYERS, job.layers)
     with torch.random.fork_rng():
-        timed = machine.attempt(probe, job, layers, (long, short))
-    if timed is None:
+        probe_seconds = machine.attempt(probe, job, layers, (long, short))
+    if probe_seconds is None:
         return None
-    # By products, not by the difference that a layer makes: a busy machine's noise would count as often as there are
-    # layers.
-    deeper = [count(job, batch).products / count(job, batch, layers).products for batch in (long, short)]
-    of_long, of_short = (seconds * times for seconds, times in zip(timed, deeper, strict=True))
-    a, b = long[0] * long[1], short[0] * short[1]
-    slope = max(0.0, of_long - of_short) / (a - b) if a > b else 0.0
-    epoch = sum(max(of_long + slope * (rows * length - a), 0.0) for rows, length, _ in job.batches)
-    # The forward pass is a third of a step or less: weights or inputs are learned from, and the optimizer steps.
-    return job.settings.epochs * (epoch + job.validation_tokens * of_long / a / 3)
+    # Scale by matrix products, not by the time of one more layer: that would multiply a busy machine's noise by the
+    # number of layers.
+    depth_ratios = [count(job, batch).products / count(job, batch, layers).products for batch in (long, short)]
+    long_seconds, short_seconds = (seconds * ratio for seconds, ratio in zip(probe_seconds, depth_ratios, strict=True))
+    long_tokens, short_tokens = long[0] * long[1], short[0] * short[1]
+    slope = max(0.0, long_seconds - short_seconds) / (long_tokens - short_tokens) if long_tokens > short_tokens else 0.0
+    epoch = sum(max(long_seconds + slope * (rows * length - long_tokens), 0.0) for rows, length, _ in job.batches)
+    # Validation is a forward pass, at most a third of a step: a step also has a backward pass and the optimizer.
+    return job.settings.epochs * (epoch + job.validation_tokens * long_seconds / long_tokens / 3)
 
 
 def probe(job, layers, batches):
-    """Mean seconds of a step on each batch, with a model of so many layers; nothing of it stays in memory."""
+    """[mean seconds of a step] on each batch, with a model of `layers` layers; frees the model's memory."""
     machine.keep_freed()  # as training does
     timed_step = stepper(job, layers)
     rounds = []
-    for turn in range(ROUNDS + 1):
-        if turn == 1:  # training gives memory back before about every second step, which takes it anew
+    for round_number in range(ROUNDS + 1):
+        if round_number == 1:  # training trims the heap before about every second step, so time steps after a trim
             machine.hand_back(ALWAYS_TRIM)
         rounds.append([timed_step(batch) for batch in batches])
     del timed_step
     gc.collect()
-    machine.give_back()  # leave no holes to the training
+    machine.give_back()  # so that the training finds no holes in the heap
     return [statistics.mean(each) for each in zip(*rounds[1:], strict=True)]  # the first round warms up
 
 
 def stepper(job, layers):
-    """A function from a batch to the seconds of a step on it, optimizer included, of a model of random weights."""
+    """A function of a batch: it makes a training step with a model of random weights and returns the seconds."""
     import torch
 
     model, frozen = skeleton(job, layers)
@@ -92,21 +92,21 @@ def noise(old, device):
 
 
 def pack(model, layers, dtype):
-    """Put 4-bit layers in place of the plain ones in `layers`."""
+    """Replace the linear layers `layers` of `model` by 4-bit layers."""
     import bitsandbytes
     import torch
 
     names = {id(module): name for name, module in model.named_modules()}
     for layer in layers:
-        biased, kind = layer.bias is not None, getattr(torch, dtype)
-        new = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, biased, kind, quant_type="nf4")
+        biased, torch_dtype = layer.bias is not None, getattr(torch, dtype)
+        new = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, biased, torch_dtype, quant_type="nf4")
         new.weight = bitsandbytes.nn.Params4bit(layer.weight.data.cpu(), requires_grad=False, quant_type="nf4")
         new.bias = layer.bias
         model.set_submodule(names[id(layer)], new.to(layer.weight.device))
 
 
 def products(job):
-    """Floating point operations of all matrix products of the training."""
+    """Floating-point operations of all matrix products of the training."""
     rows, length, _ = job.largest
     per_token = count(job, job.largest).products / (rows * length)
     return per_token * (job.tokens + job.settings.epochs * job.validation_tokens / 3)
@@ -119,7 +119,7 @@ def prices():
 
 
 def on_instance(job, instance):
-    """(bytes at the highest, whether it fits, seconds, price) of a `job` for a GPU on an instance of the price file."""
+    """(peak bytes, whether it fits, seconds, USD) of a `job` for a GPU on an instance of the price file."""
     available = instance["memory_bytes"] - CONTEXT
     peak = memory_of(job, available)["peak"]
     seconds = products(job) / (instance["flops"] * UTILISATION)

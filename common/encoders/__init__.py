@@ -1,5 +1,5 @@
-"""Encoders: models that read and cannot write. A new head on top classes a text, or picks the utterances of a dialogue
-that stand for its summary (extractive summarization). README.md says how scripts use this package.
+"""Encoders: models that read text and do not generate it. A new head classifies a text, or picks the utterances of a
+dialogue that make its summary (extractive summarization). README.md says how scripts use this package.
 """
 
 from common.encoders.heads import guarded, network, new_modules, save, saved, trained_labels, tune, with_new_adapter

@@ -1,10 +1,10 @@
-"""Extractive summaries: the utterances of a dialogue, and which of them stand for its summary."""
+"""Extractive summaries: the utterances of a dialogue, and which of them make its summary."""
 
 import re
 
 
 def utterances(dialogue):
-    """The turns of a dialogue: its lines; in a single line, a turn begins with "Name: "."""
+    """The turns of a dialogue: its lines. In a dialogue of one line, every "Name: " begins a turn."""
     lines = [line.strip() for line in dialogue.splitlines() if line.strip()]
     if len(lines) == 1:
         lines = [part.strip() for part in re.split(r"(?<!\S)(?=[^\W\d_][\w-]*: )", lines[0]) if part.strip()]
@@ -12,8 +12,8 @@ def utterances(dialogue):
 
 
 def oracle(turns, summary, picks):
-    """Numbers of the utterances that summarise best, `picks` at most: a greedy search adds one after another while
-    ROUGE-1 + ROUGE-2 of the picked ones rises (Nallapati et al. 2017, arXiv 1611.04230, section 3.3)."""
+    """Numbers of the utterances, at most `picks`, that match the summary best. A greedy search adds one utterance after
+    another while ROUGE-1 + ROUGE-2 rises (Nallapati et al. 2017, arXiv 1611.04230, section 3.3)."""
     from rouge_score import rouge_scorer
 
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2"], use_stemmer=True)
@@ -22,18 +22,18 @@ def oracle(turns, summary, picks):
         rouge = scorer.score(summary, " ".join(turns[i] for i in sorted(numbers)))
         return rouge["rouge1"].fmeasure + rouge["rouge2"].fmeasure
 
-    picked, best = set(), 0.0
+    picked, best_score = set(), 0.0
     while len(picked) < min(picks, len(turns)):
-        candidate, number = max((score(picked | {i}), -i) for i in range(len(turns)) if i not in picked)
-        if candidate <= best:
+        candidate_score, number = max((score(picked | {i}), -i) for i in range(len(turns)) if i not in picked)
+        if candidate_score <= best_score:
             break
-        best = candidate
+        best_score = candidate_score
         picked.add(-number)
     return picked
 
 
 def summary(turns, scores, picks):
-    """The `picks` utterances with the highest scores, in the order in which they were said. scores: one an utterance
-    that was read; utterances behind them were cut."""
-    best = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:picks]
-    return " ".join(turns[i] for i in sorted(best))
+    """The `picks` utterances with the highest scores, in the dialogue's order. scores: one for each utterance that was
+    read; later utterances were cut."""
+    picked = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:picks]
+    return " ".join(turns[i] for i in sorted(picked))

@@ -1,8 +1,8 @@
 """An encoder with a new head: built, trained, saved and loaded again.
 
-A head classes texts, or tells of every token whether its utterance is picked; an utterance's score is the mean over its
-tokens. One mark an utterance, as BertSum has it (arXiv 1908.08345), wants far more rows: on 818 dialogues all marks
-came to look alike.
+A head classifies a text, or every token by whether its utterance is picked; an utterance's score is the mean over its
+tokens. One [CLS] token per utterance, as in BertSum (arXiv 1908.08345), needs far more rows: on 818 dialogues the
+vectors of all utterances became alike.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ from common.console import Failed, InputError, say
 
 
 def network(checkpoint, labels, settings, execution, folder=None):
-    """The encoder with a head, ready to score: a new one on the checkpoint, or the one that a run trained and saved.
+    """The encoder with a head, in eval mode: a new head on the checkpoint, or what a run trained and saved.
 
-    labels: class names, for a head that classes texts; empty for one that picks utterances. settings.lora_r: the
-    encoder is then in 4 bits and its adapter in `folder`. folder: of the run that trained it; None for a new head,
-    which settings.seed draws. Raises InputError for a model that writes, and if the folder's labels are others.
+    labels: class names, for a head that classifies texts; empty for one that picks utterances. settings.lora_r: the
+    encoder is then in 4 bits, with an adapter. folder: of the run that trained it; None for a new head, initialised
+    with settings.seed. Raises InputError for a model that is no encoder, and if the folder's labels are others.
     """
     if settings.full_tune and not settings.lora_r:
         raise InputError("--full_tune puts adapters on all linear layers: it needs --lora_r, say 16")
@@ -28,7 +28,7 @@ def network(checkpoint, labels, settings, execution, folder=None):
     if settings.lora_r:
         heads = new_modules(whole(auto, checkpoint, **keywords))
         model = qlora.quantised(auto, checkpoint, execution.precision, heads, **keywords)
-        qlora.assert_quantised(model, [each for head in heads for each in model.get_submodule(head).modules()])
+        qlora.assert_quantised(model, [module for head in heads for module in model.get_submodule(head).modules()])
         model = qlora.unpacked(model)
         if folder:
             model = qlora.with_adapter(model, folder / "adapter")
@@ -46,7 +46,7 @@ def auto_class(labels):
 
 
 def check_config(checkpoint, settings):
-    """Raises InputError if the checkpoint's architecture is no encoder, or has no room for the documents."""
+    """Raises InputError if the checkpoint is no encoder, or has fewer positions than settings.max_document_tokens."""
     import transformers
 
     config = qlora.reading(transformers.AutoConfig, checkpoint)
@@ -56,9 +56,9 @@ def check_config(checkpoint, settings):
             f"{checkpoint.name} is a model that writes ({config.model_type}), these scripts are for encoders: "
             f"take another --pretrained_ckpt, say {checkpoints.stand_in('encoder')}"
         )
-    most = getattr(config, "max_position_embeddings", None)
-    if most and settings.max_document_tokens > most:
-        raise InputError(f"{checkpoint.name} reads {most} tokens at most: lower --max_document_tokens")
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and settings.max_document_tokens > positions:
+        raise InputError(f"{checkpoint.name} reads {positions} tokens at most: lower --max_document_tokens")
 
 
 def trained_labels(folder):
@@ -70,8 +70,9 @@ def trained_labels(folder):
 
 
 def described(labels):
-    few = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
-    return f"{len(labels)} classes ({few})" if labels else "picking utterances"
+    """What a head with these labels does, in words."""
+    first_labels = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
+    return f"{len(labels)} classes ({first_labels})" if labels else "picking utterances"
 
 
 def whole(auto, checkpoint, **keywords):
@@ -82,7 +83,7 @@ def whole(auto, checkpoint, **keywords):
 
 
 def load_saved(labels, folder):
-    """The model that `save` wrote into `folder`, every weight from the file: the library would draw missing ones."""
+    """The model that `save` wrote into `folder`. Raises InputError for a missing weight: transformers would draw it."""
     import safetensors
 
     file = folder / "model" / "model.safetensors"
@@ -95,7 +96,7 @@ def load_saved(labels, folder):
 
 
 def placed(model):
-    """`model` on this process' own device, ready to score."""
+    """`model` on this process' own device, in eval mode."""
     return model.to(machine.device()[""]).eval()
 
 
@@ -105,11 +106,12 @@ def new_modules(model):
 
 
 def tune(model, reader, data, settings, execution, expect=None):
-    """Train the head and, with it, every weight or an adapter on the 4-bit encoder, with transformers' Trainer.
+    """Train the head together with every weight, or with an adapter on the 4-bit encoder, by transformers' Trainer.
 
-    model: `network`'s; expect: budget.before or None. Returns (the model as it was saved, loaded from disk again, and
-    training's report). settings.keep: "best" keeps the epoch that is best on the validation rows, "last" the last one.
-    Weights go to model/ or adapter/ of execution.folder. With execution.resume a finished training is not repeated.
+    model: from `network`; expect: budget.before or None. settings.keep: "best" keeps the epoch that is best on the
+    validation rows, "last" the last one. Weights are saved to model/ or adapter/ in execution.folder. With
+    execution.resume a finished training is not repeated. Returns (the model loaded from disk again, the report of
+    training.fit).
     """
     rows = reader.training_rows(data.train, data.labels, "train")
     validation = reader.training_rows(data.validation, data.labels, "validation") if data.validation else []
@@ -131,9 +133,9 @@ def tune(model, reader, data, settings, execution, expect=None):
 
 @contextlib.contextmanager
 def guarded(settings, execution):
-    """Context of a training: of one that fails no weights are left, and a full disk ends it in one line."""
+    """Context of a training: a failed one leaves no weights, and a full disk raises InputError."""
     weights = weights_file(settings, execution.folder)
-    if not execution.resume:  # a resumed training may have its best epoch behind it
+    if not execution.resume:  # a resumed training may have saved its best epoch
         weights.unlink(missing_ok=True)
     try:
         with bookkeeping.disk_errors(execution.folder):
@@ -144,45 +146,45 @@ def guarded(settings, execution):
 
 
 def weights_file(settings, folder):
-    """Where `save` puts the weights."""
+    """The file that `save` writes the weights to."""
     return folder / ("adapter/adapter_model.safetensors" if settings.lora_r else "model/model.safetensors")
 
 
 def keeps_best(settings, validation):
-    """Whether the weights of the best epoch are kept, not those of the last one."""
+    """Whether training keeps the weights of the best epoch instead of the last one."""
     if settings.keep == "best" and not validation:
         say("no validation rows to choose an epoch on: the last one's weights are kept")
     return settings.keep == "best" and bool(validation)
 
 
 def with_new_adapter(model, settings):
-    """`model` in a fresh LoRA adapter, its new head trained whole: peft's own list leaves half of some heads random."""
+    """`model` with a new LoRA adapter. All of its head is trained: peft's own list leaves half of some heads random."""
     training.seed(settings)
     return qlora.new_adapter(model, settings, task_type=None, modules_to_save=new_modules(model))
 
 
 def save(model, settings, folder):
-    """Write the trained weights: of the adapter and the head, or all of them. Raises Failed if they are not finite."""
+    """Save the trained weights: adapter and head, or the whole model. Raises Failed if they are not finite."""
     if not all(parameter.isfinite().all() for parameter in model.parameters() if parameter.requires_grad):
         raise Failed("failed", "the weights are not finite: lower --learning_rate")
     model.save_pretrained(weights_file(settings, folder).parent, safe_serialization=True)
 
 
 def saved(model, labels, settings, folder):
-    """What `save` wrote, for scoring. model: `network`'s, for its 4-bit weights under an adapter."""
+    """The model that `save` wrote, for scoring. model: from `network`; an adapter is put on its 4-bit weights."""
     if settings.lora_r:
         return placed(qlora.with_adapter(model, folder / "adapter"))
     return placed(load_saved(labels, folder))
 
 
 def trainer_of(tokenizer):
-    """The function that makes transformers' Trainer for rows of token ids with a class a row, or a class a token."""
+    """build of training.fit: makes transformers' Trainer for token ids with a class per row, or a class per token."""
     import transformers
 
     def build(model, datasets, config, sampler, callback):
         train, validation = datasets
         per_row = isinstance(train[0]["labels"], int)
-        pad = transformers.DataCollatorWithPadding if per_row else transformers.DataCollatorForTokenClassification
+        collator = transformers.DataCollatorWithPadding if per_row else transformers.DataCollatorForTokenClassification
 
         class Trainer(transformers.Trainer):
             def _get_train_sampler(self, train_dataset=None):
@@ -196,7 +198,7 @@ def trainer_of(tokenizer):
             args=transformers.TrainingArguments(**config),
             train_dataset=train,
             eval_dataset=validation,
-            data_collator=pad(tokenizer),
+            data_collator=collator(tokenizer),
             compute_metrics=accuracy if per_row else None,
             callbacks=[callback],
         )
@@ -204,19 +206,21 @@ def trainer_of(tokenizer):
     return build
 
 
-def read(model, reader, rows, pick, make, execution, on_batch, done=(), label="reading"):
-    """Run `model` over rows of ids in batches of like length.
+def read(model, reader, rows, select, convert, execution, callback, done=(), label="reading"):
+    """Run `model` over rows of token ids in batches of similar length.
 
-    pick(output) is a tensor of shape (rows, …); make(number, that row's part of it, without padding) makes one of the
-    values that on_batch(numbers, values, seconds) gets. done: numbers of rows to leave out.
+    select(output): the tensor to use of the model's output, of shape (rows, …). convert(number, part): a row's value
+    from its part of that tensor, without padding. callback(numbers, values, seconds): called after every batch. done:
+    numbers of rows to leave out.
     """
     import torch
 
-    def work(numbers):
+    def forward(numbers):
         padded = reader.tokenizer.pad({"input_ids": [rows[number] for number in numbers]}, return_tensors="pt")
         with torch.inference_mode():
-            out = batched_forward.check_numbers(pick(model(**padded.to(model.device))).float())
-        per_token = out.dim() == 3
-        return [make(number, out[i, : len(rows[number])] if per_token else out[i]) for i, number in enumerate(numbers)]
+            selected = batched_forward.check_numbers(select(model(**padded.to(model.device))).float())
+        per_token = selected.dim() == 3
+        parts = [selected[i, : len(rows[number])] if per_token else selected[i] for i, number in enumerate(numbers)]
+        return [convert(number, part) for number, part in zip(numbers, parts, strict=True)]
 
-    batched_forward.run([len(row) for row in rows], execution.inference_batch_size, work, on_batch, done, label)
+    batched_forward.run([len(row) for row in rows], execution.inference_batch_size, forward, callback, done, label)

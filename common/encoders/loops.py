@@ -1,5 +1,5 @@
-"""What a training loop of one's own needs where no trainer does it: batches of tensors, the precision to compute in,
-and progress that survives a kill."""
+"""Parts of a plain training loop: batches of tensors, the precision to compute in, and checkpoints that survive a
+kill."""
 
 import contextlib
 import shutil
@@ -7,23 +7,23 @@ import shutil
 from common import bookkeeping, console, files, machine
 from common.console import InputError
 
-STATE, TOLD = "state.safetensors", "progress.json"  # the files of a checkpoint, beside the one that seals it
+STATE, PROGRESS = "state.safetensors", "progress.json"  # the files of a checkpoint, beside its seal
 
 
 def batches(reader, rows, size):
-    """The rows of Reader.training_rows with a class each, `size` at a time, as padded tensors on the device."""
+    """Padded batches of `size` rows of Reader.training_rows with a class each, as tensors on the device."""
     import torch
 
     device = machine.device()[""]
     for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        padded = reader.tokenizer.pad({"input_ids": [row["input_ids"] for row in part]}, return_tensors="pt")
-        yield {**padded.to(device), "labels": torch.tensor([row["labels"] for row in part], device=device)}
+        batch = rows[start : start + size]
+        padded = reader.tokenizer.pad({"input_ids": [row["input_ids"] for row in batch]}, return_tensors="pt")
+        yield {**padded.to(device), "labels": torch.tensor([row["labels"] for row in batch], device=device)}
 
 
 def autocast(execution):
-    """Context in which the forward pass computes as execution.precision says; weights stay float32, as in the Trainer.
-    Raises InputError for float16: small gradients would need scaling, which only the Trainer does."""
+    """Context of a forward pass in execution.precision; weights stay float32, as in the Trainer. Raises InputError for
+    float16: small gradients would need scaling, which only the Trainer does."""
     import torch
 
     if execution.precision == "float32":
@@ -35,15 +35,15 @@ def autocast(execution):
 
 def is_best(epochs):
     """Whether the last of `epochs` ([{"accuracy", "loss"}] on the validation rows) is better than all before it: by
-    accuracy, of equal ones by loss, as the Trainer chooses. Without validation the last one always is."""
+    accuracy, then by loss, as the Trainer chooses. True for an empty list, that is, without validation."""
     scores = [(epoch["accuracy"], -epoch["loss"]) for epoch in epochs]
     return all(scores[-1] > earlier for earlier in scores[:-1])
 
 
 def report(model, history, epochs, tokens, seconds, per_epoch, micro_batch, expected=None):
-    """What training.fit returns, of a loop: history, epochs and tokens as Progress keeps them; seconds: of the whole
-    training, validation included; per_epoch: steps; micro_batch: rows of a forward pass; expected: budget.before's or
-    None."""
+    """The report of a loop, as training.fit returns it. history, epochs, tokens: as Progress.keep takes them; seconds:
+    of the whole training, validation included; per_epoch: steps of an epoch; micro_batch: rows of a forward pass;
+    expected: the estimate of budget.before, or None."""
     losses = [step["loss"] for step in history]
     block = {
         "seconds": seconds,
@@ -63,10 +63,10 @@ def report(model, history, epochs, tokens, seconds, per_epoch, micro_batch, expe
 
 
 class Progress:
-    """What a loop needs to go on after a kill: weights, optimizer, schedule and history as of the end of an epoch.
+    """The checkpoints of a loop: weights, optimizer, schedule and history at the end of an epoch.
 
-    A checkpoint is a folder checkpoint-<step>, sealed as the Trainer's are (bookkeeping.seal): one that is not as it
-    was written is passed over for the one before. Tensors are safetensors, so that nothing in it is ever run.
+    A checkpoint is a folder checkpoint-<step>, sealed like the Trainer's (bookkeeping.seal); one that does not match
+    its seal is skipped for the one before. Tensors are safetensors files, so that loading runs no code.
     """
 
     def __init__(self, model, optimizer, schedule, execution):
@@ -74,7 +74,8 @@ class Progress:
         self.folder = bookkeeping.checkpoint_folder(execution)  # empty unless the run is resumed
 
     def keep(self, history, epochs, tokens, seconds):
-        """history: [{"step", …}] of every step so far; epochs: of every epoch's validation."""
+        """Write a checkpoint. history: [{"step", "loss", …}] of every step; epochs: [{"accuracy", "loss"}] of every
+        validation; tokens, seconds: of the training so far."""
         import safetensors.torch
 
         moments = self.optimizer.state_dict()["state"]
@@ -83,22 +84,22 @@ class Progress:
         checkpoint = self.folder / f"checkpoint-{len(history)}"
         checkpoint.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(tensors, checkpoint / STATE)
-        told = {"history": history, "epochs": epochs, "tokens": tokens, "schedule": self.schedule.state_dict()}
-        files.write_json(checkpoint / TOLD, told)
+        progress = {"history": history, "epochs": epochs, "tokens": tokens, "schedule": self.schedule.state_dict()}
+        files.write_json(checkpoint / PROGRESS, progress)
         bookkeeping.seal(checkpoint, len(history), seconds)
         for old in bookkeeping.written(self.folder)[:-2]:
             shutil.rmtree(old)
 
     def restore_or_reset(self):
-        """(history, epochs, tokens, seconds) of the last whole checkpoint, after putting its weights and moments back;
-        those of a new training where there is none. What was written after it is removed: it is written again."""
+        """(history, epochs, tokens, seconds) of the last valid checkpoint, after loading its weights and moments; those
+        of a new training if there is none. Checkpoints of later steps are removed: they are written again."""
         import safetensors.torch
 
-        checkpoint = bookkeeping.last_whole(self.folder, (STATE, TOLD))
+        checkpoint = bookkeeping.last_whole(self.folder, (STATE, PROGRESS))
         bookkeeping.remove_checkpoints(self.folder, after=bookkeeping.step_of(checkpoint) if checkpoint else -1)
         if checkpoint is None:
             return [], [], 0, 0.0
-        told = files.read_json(checkpoint / TOLD)
+        progress = files.read_json(checkpoint / PROGRESS)
         tensors = safetensors.torch.load_file(checkpoint / STATE)
         self.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
         state = {}
@@ -107,8 +108,8 @@ class Progress:
             if number.isdigit():
                 state.setdefault(int(number), {})[moment] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.schedule.load_state_dict(told["schedule"])
+        self.schedule.load_state_dict(progress["schedule"])
         for group, rate in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True):
             group["lr"] = rate
-        console.say(f"resuming after step {len(told['history'])}")
-        return told["history"], told["epochs"], told["tokens"], bookkeeping.seconds_of(checkpoint)
+        console.say(f"resuming after step {len(progress['history'])}")
+        return progress["history"], progress["epochs"], progress["tokens"], bookkeeping.seconds_of(checkpoint)

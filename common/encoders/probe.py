@@ -1,17 +1,17 @@
-"""What an encoder knows without fine-tuning: its frozen features under a logistic regression. And a dummy, which does
-not look at the texts."""
+"""Baselines without fine-tuning: a logistic regression on the encoder's frozen features, and a dummy that does not read
+the texts."""
 
 import collections
 
 from common.encoders import extraction, heads
 
-TRAINING = "features of the training rows"  # a part of a stage, by its name
+TRAINING = "features of the training rows"  # name of this part of a stage
 
 
 def features(encoder, reader, ids, spans, settings, execution, timing):
-    """An array of shape (1, width) a text, or (utterances, width) a dialogue: the last hidden state at [CLS], or its
-    mean over the text or utterance, as settings.pooling says. ids, spans: Reader.inputs'. timing: evaluation.Timing
-    that gets the seconds."""
+    """Frozen features: an array of shape (1, width) per text, or (utterances, width) per dialogue. They are the last
+    hidden state at [CLS], or its mean over the text or utterance, as settings.pooling says. ids, spans: from
+    Reader.inputs. timing: the evaluation.Timing that counts the seconds."""
     import numpy
 
     arrays = [None] * len(ids)
@@ -34,8 +34,8 @@ def features(encoder, reader, ids, spans, settings, execution, timing):
 
 
 def probe(checkpoint, reader, data, settings, execution, timing):
-    """A logistic regression on the frozen encoder's features, fitted on the training rows: the test rows' classes, or
-    for every utterance of them the log-probability of being picked."""
+    """Predictions of a logistic regression on the frozen features, fitted on the training rows: the class of every test
+    row, or for every utterance of it the log-probability of being picked."""
     import numpy
     from sklearn.linear_model import LogisticRegression
 
@@ -44,10 +44,10 @@ def probe(checkpoint, reader, data, settings, execution, timing):
     if data.labels:
         targets = [row["target"] for row in data.train]
     else:
-        targets = [label for of_row in reader.oracle_labels(data.train, spans) for label in of_row]
+        targets = [label for row_labels in reader.oracle_labels(data.train, spans) for label in row_labels]
     test_ids, test_spans = reader.inputs(data.test, data.labels, "test")
-    if len(set(targets)) == 1:  # nothing to fit: few rows of one class, or dialogues of which every turn is picked
-        return targets[:1] * len(test_ids) if data.labels else [[0.0] * len(each) for each in test_spans]
+    if len(set(targets)) == 1:  # nothing to fit: all rows are of one class, or every turn is picked
+        return targets[:1] * len(test_ids) if data.labels else [[0.0] * len(row_spans) for row_spans in test_spans]
     train = features(encoder, reader, ids, spans, settings, execution, timing.beside(TRAINING))
     test = features(encoder, reader, test_ids, test_spans, settings, execution, timing)
     regression = LogisticRegression(max_iter=2000, random_state=settings.seed)
@@ -58,15 +58,15 @@ def probe(checkpoint, reader, data, settings, execution, timing):
 
 
 def frozen(checkpoint):
-    """The encoder as it was published, without a head, in float32."""
+    """The published encoder without a head, in float32 and in eval mode."""
     import transformers
 
     return heads.placed(heads.whole(transformers.AutoModel, checkpoint))
 
 
 def dummy(data):
-    """What `probe` returns, without a look at the texts: the most frequent class, or scores that fall with the
-    utterance's number."""
+    """Predictions as `probe` returns them, without reading the texts: the most frequent class, or scores that fall with
+    the utterance's number."""
     if not data.labels:
         return [range(0, -len(extraction.utterances(row["text"])), -1) for row in data.test]
     counts = collections.Counter(row["target"] for row in data.train)

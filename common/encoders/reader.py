@@ -1,13 +1,13 @@
-"""Texts and dialogues as an encoder takes them: token ids, special tokens included."""
+"""Turns texts and dialogues into token ids for an encoder, special tokens included."""
 
 from common import console
 from common.encoders import extraction
 
 
 class Reader:
-    """Encodes the rows of one run. truncated: {split: rows that were cut}, filled by `training_rows` and `inputs`.
+    """Encodes the rows of one run. truncated: {split: number of rows cut}, set by `training_rows` and `inputs`.
 
-    tokenizer: qlora.tokenizer's. It is set to pad on the right, because an encoder counts positions from the row's
+    tokenizer: from qlora.tokenizer. It is set to pad on the right, because an encoder counts positions from the row's
     start, padding included.
     template: the folder's encoding.Template; settings: settings.Settings (max_document_tokens, cut, picks).
     """
@@ -18,21 +18,21 @@ class Reader:
         self.longest, self.cut, self.picks = settings.max_document_tokens, settings.cut, settings.picks
 
     def training_rows(self, rows, labels, split):
-        """[{"input_ids", "labels"}]. labels: class names; "labels" is then the number of the row's class. Without
-        them it is 1 for every token of an utterance that the oracle picks and 0 for all others."""
+        """[{"input_ids", "labels"}] of every row. With class names `labels`, "labels" is the number of the row's class.
+        Without, it has 1 for every token of an utterance that the oracle picks and 0 for all other tokens."""
         ids, spans = self.inputs(rows, labels, split)
         if labels:
-            number = {label: i for i, label in enumerate(labels)}
-            answers = [number[row["target"]] for row in rows]
+            class_number = {label: i for i, label in enumerate(labels)}
+            targets = [class_number[row["target"]] for row in rows]
         else:
-            answers = [
-                [label for label, (start, end) in zip(of_row, spans_of_row, strict=True) for _ in range(end - start)]
-                for of_row, spans_of_row in zip(self.oracle_labels(rows, spans), spans, strict=True)
+            targets = [
+                [label for label, (start, end) in zip(row_labels, row_spans, strict=True) for _ in range(end - start)]
+                for row_labels, row_spans in zip(self.oracle_labels(rows, spans), spans, strict=True)
             ]
-        return [{"input_ids": each, "labels": answer} for each, answer in zip(ids, answers, strict=True)]
+        return [{"input_ids": row_ids, "labels": target} for row_ids, target in zip(ids, targets, strict=True)]
 
     def inputs(self, rows, labels, split):
-        """(ids of every row, spans of every row): (start, end) of each utterance, or None where texts are classed."""
+        """(ids of every row, spans of every row). Spans are (start, end) of each utterance; None with class names."""
         if labels:
             encoded = [(ids, None, was_cut) for ids, was_cut in (self.text(row["text"]) for row in rows)]
         else:
@@ -41,39 +41,39 @@ class Reader:
         return [ids for ids, _, _ in encoded], [spans for _, spans, _ in encoded]
 
     def text(self, text):
-        """(ids of one text, whether it was cut). A long text loses its end or, where `cut` is "middle", its middle: a
-        quarter of what is read is then the beginning and the rest the end, where reviews conclude (Sun et al. 2019,
-        arXiv 1905.05583)."""
+        """(ids of one text, whether it was cut). A long text loses its end or, if `cut` is "middle", its middle: a
+        quarter of the ids then come from the beginning and the rest from the end, where reviews conclude (Sun et al.
+        2019, arXiv 1905.05583)."""
         ids = self._ids(text)
-        over = len(ids) - self.longest
-        if over <= 0:
+        excess = len(ids) - self.longest
+        if excess <= 0:
             return ids, False
         start = self.longest // 4 if self.cut == "middle" else self.longest - 1
-        return ids[:start] + ids[start + over :], True
+        return ids[:start] + ids[start + excess :], True
 
     def dialogue(self, turns):
-        """(ids, spans, whether it was cut): every utterance between [CLS] and [SEP]. Utterances that do not fit are
-        left out; the first one is always read, cut if need be."""
+        """(ids, spans, whether it was cut) of a dialogue, with every utterance between [CLS] and [SEP]. Utterances that
+        do not fit are left out; the first one is cut instead."""
         ids, spans = [], []
         for turn in turns:
-            more = self._ids(turn)
-            if len(ids) + len(more) > self.longest:
+            turn_ids = self._ids(turn)
+            if len(ids) + len(turn_ids) > self.longest:
                 if not ids:
-                    ids = [*more[: self.longest - 1], more[-1]]
+                    ids = [*turn_ids[: self.longest - 1], turn_ids[-1]]
                     spans = [(0, len(ids))]
                 return ids, spans, True
-            spans.append((len(ids), len(ids) + len(more)))
-            ids = ids + more
+            spans.append((len(ids), len(ids) + len(turn_ids)))
+            ids = ids + turn_ids
         return ids, spans, False
 
     def oracle_labels(self, rows, spans):
-        """[[1 or 0 an utterance that was read]] of every dialogue: whether the oracle picks it."""
+        """For every dialogue a list with 1 or 0 per utterance that was read: whether the oracle picks it."""
         labels = []
         bar = console.progress(len(rows), "oracle summaries")
-        for row, spans_of_row in zip(rows, spans, strict=True):
-            read = extraction.utterances(row["text"])[: len(spans_of_row)]
-            picked = extraction.oracle(read, row["target"], self.picks)
-            labels.append([int(i in picked) for i in range(len(read))])
+        for row, row_spans in zip(rows, spans, strict=True):
+            turns = extraction.utterances(row["text"])[: len(row_spans)]
+            picked = extraction.oracle(turns, row["target"], self.picks)
+            labels.append([int(i in picked) for i in range(len(turns))])
             bar.update(1)
         bar.close()
         return labels

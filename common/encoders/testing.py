@@ -1,4 +1,4 @@
-"""The test stage of encoders: the tuned model, the same encoder untrained beside it, and answers to single texts."""
+"""The test stage of encoders: the tuned model beside the untrained encoder, and answers to single texts."""
 
 from common import evaluation, metrics
 from common.console import InputError, warn
@@ -6,8 +6,8 @@ from common.encoders import extraction, heads, probe
 
 
 def labels(model, reader, data, settings, execution, checkpoint):
-    """Test stage of classification. "base" is a logistic regression on the features of the untrained encoder,
-    `checkpoint`, fitted on the same training rows. model: the tuned one. Returns the same as evaluation.labels."""
+    """Test stage of classification. model: the tuned one. "base" is a logistic regression on the features of the
+    untrained encoder (`checkpoint`), fitted on the same training rows. Returns the same as evaluation.labels."""
 
     def score(stage, timing):
         if stage == "base":
@@ -21,7 +21,7 @@ def labels(model, reader, data, settings, execution, checkpoint):
 
 
 def summaries(model, reader, data, settings, execution, checkpoint):
-    """Test stage of extractive summarization; arguments and result as those of `labels`."""
+    """Test stage of extractive summarization. Arguments and result are those of `labels`."""
 
     def score(stage, timing):
         if stage == "base":
@@ -34,8 +34,8 @@ def summaries(model, reader, data, settings, execution, checkpoint):
 
 
 def baseline(checkpoint, reader, data, settings, execution):
-    """What needs no fine-tuning. settings.baseline: "frozen-features", or "dummy": the most frequent class, the first
-    utterances. Returns the same as `labels`."""
+    """Test stage of a model without fine-tuning. settings.baseline: "frozen-features", or "dummy" (the most frequent
+    class, or the first utterances). Returns the same as `labels`."""
 
     def score(stage, timing):
         if settings.baseline == "dummy":
@@ -48,24 +48,24 @@ def baseline(checkpoint, reader, data, settings, execution):
 
 
 def extracts(data, scores, picks):
-    """Metrics of the summaries that the scores of the test rows' utterances pick."""
-    turns = [extraction.utterances(row["text"]) for row in data.test]
-    written = [extraction.summary(each, of_row, picks) for each, of_row in zip(turns, scores, strict=True)]
-    return metrics.rouge(written, [row["target"] for row in data.test])
+    """ROUGE of the test rows' summaries of `picks` utterances with the highest scores. scores: a list a row."""
+    dialogues = [extraction.utterances(row["text"]) for row in data.test]
+    extracted = [extraction.summary(turns, values, picks) for turns, values in zip(dialogues, scores, strict=True)]
+    return metrics.rouge(extracted, [row["target"] for row in data.test])
 
 
 def outputs(model, reader, data, execution, timing):
-    """A list a test row: log-probabilities of all classes, or for every utterance that of being picked."""
+    """A list for every test row: the log-probability of every class, or for every utterance that of being picked."""
     rows, spans = reader.inputs(data.test, data.labels, "test")
-    kept = evaluation.Predictions(execution, "tuned-scores", len(rows), timing)
-    sizes = [len(data.labels) if data.labels else len(of_row) for of_row in spans]
-    done = {row for row in kept.done if len(kept.rows[row]["scores"]) == sizes[row]}
+    predictions = evaluation.Predictions(execution, "tuned-scores", len(rows), timing)
+    sizes = [len(data.labels) if data.labels else len(row_spans) for row_spans in spans]
+    done = {row for row in predictions.done if len(predictions.rows[row]["scores"]) == sizes[row]}
 
-    def make(number, logits):
+    def convert(number, logits):
         return {"scores": utterance_scores(logits, spans[number]) if spans[number] else logits.log_softmax(-1).tolist()}
 
-    heads.read(model, reader, rows, logits_of, make, execution, kept.add, done, "tuned model reads")
-    return [row["scores"] for row in kept.rows]
+    heads.read(model, reader, rows, logits_of, convert, execution, predictions.add, done, "tuned model reads")
+    return [row["scores"] for row in predictions.rows]
 
 
 def logits_of(output):
@@ -73,14 +73,14 @@ def logits_of(output):
 
 
 def utterance_scores(logits, spans):
-    """Every utterance's score: the mean log-probability of being picked, over its tokens. logits: (tokens, 2)."""
+    """Every utterance's score: the mean over its tokens of the log-probability of being picked. logits: (tokens, 2)."""
     picked = logits.log_softmax(-1)[:, 1]
     return [picked[start:end].mean().item() for start, end in spans]
 
 
 def answer(model, reader, text, labels, execution):
-    """What a trained encoder answers to one text: its three likeliest classes, a line each, or without `labels` the
-    utterances that it picks."""
+    """The answer of a trained encoder to one text: the three likeliest classes with their probability, a line each;
+    without `labels`, the utterances that it picks."""
     if not text.strip():
         raise InputError("--text has nothing to read")
     turns = extraction.utterances(text)

@@ -1,4 +1,4 @@
-"""What a test stage found, row by row, in files that survive a kill, and how long it took."""
+"""The predictions of a test stage, in files that survive a kill, and the time that it took."""
 
 import json
 import math
@@ -7,13 +7,13 @@ from common import console, files
 
 
 class Timing:
-    """Seconds of every batch and rows in it, for the record's `inference` block."""
+    """(seconds, rows) of every batch, for the record's "inference" block."""
 
     def __init__(self):
         self.batches, self.tokens, self.parts = [], None, {}
 
     def beside(self, name):
-        """The Timing of another part of the same stage: the block leaves it out, `seconds` does not."""
+        """The Timing of another part of the same stage. `seconds` includes it, `block` does not."""
         return self.parts.setdefault(name, Timing())
 
     def seconds(self, stage):
@@ -22,19 +22,19 @@ class Timing:
         return own | {f"{stage}, {name}": part.seconds("")[""] for name, part in self.parts.items()}
 
     def block(self, n):
-        """latency: how long a row waits for its batch; batch_size: rows of the largest. Tokens per second count written
-        tokens only."""
+        """The record's "inference" block for `n` rows. A row's latency is the time of its batch; batch_size is that of
+        the largest batch. Only generated tokens count as tokens per second."""
         if not self.batches:
             rates = ("samples_per_second", "tokens_per_second")
             return dict.fromkeys(("seconds", *rates, "latency_p50_s", "latency_p90_s", "batch_size"))
-        waits = sorted(seconds for seconds, rows in self.batches for _ in range(rows))
+        latencies = sorted(seconds for seconds, rows in self.batches for _ in range(rows))
         total = max(sum(seconds for seconds, _ in self.batches), 1e-9)
         return {
             "seconds": total,
             "samples_per_second": n / total,
             "tokens_per_second": self.tokens / total if self.tokens is not None else None,
-            "latency_p50_s": waits[len(waits) // 2],
-            "latency_p90_s": waits[min(len(waits) - 1, int(len(waits) * 0.9))],
+            "latency_p50_s": latencies[len(latencies) // 2],
+            "latency_p90_s": latencies[min(len(latencies) - 1, int(len(latencies) * 0.9))],
             "batch_size": max(rows for _, rows in self.batches),
         }
 
@@ -44,43 +44,43 @@ def is_number(value):
 
 
 def is_scores(row):
-    """Whether a kept row holds numbers, as many as there are."""
+    """Whether a row of the file has scores, in any number."""
     return isinstance(row.get("scores"), list) and all(map(is_number, row["scores"])) and bool(row["scores"])
 
 
 def scores_of(labels):
-    """Whether a kept row holds a number for every label."""
+    """A function that says whether a row of the file has a score for every label."""
     return lambda row: is_scores(row) and len(row["scores"]) == len(labels)
 
 
 def is_answer(row):
-    """Whether a kept row is what generation.cut makes."""
-    kinds = {"text": str, "tokens": int, "stopped": bool}
-    return row.keys() == kinds.keys() and all(type(row[name]) is kind for name, kind in kinds.items())
+    """Whether a row of the file is an answer, as generation.cut makes it."""
+    types = {"text": str, "tokens": int, "stopped": bool}
+    return row.keys() == types.keys() and all(type(row[name]) is expected for name, expected in types.items())
 
 
 class Predictions:
-    """What a stage found, row by row, in a file that survives a kill.
+    """The predictions of a stage, in a file that survives a kill. A line of it is a batch.
 
-    rows: one dictionary a test row, in the rows' order, complete once every batch was added.
-    done: numbers of the rows that an earlier, interrupted part of this run finished.
-    valid(row): whether a row of the file is of this stage. Lines that are torn or foreign are passed over and found
-    anew, with a warning.
+    rows: a dictionary for every test row, in the rows' order; complete when every batch has been added.
+    done: numbers of the rows that were read from the file of an interrupted run.
+    valid(row): whether a row of the file belongs to this stage. Lines that are torn or foreign are skipped with a
+    warning, and their rows predicted again.
     """
 
     def __init__(self, execution, name, n, timing, valid=is_scores):
         self.rows, self.timing, self.valid = [None] * n, timing, valid
         self.path = execution.folder / f"predictions-{name}.jsonl"
         lines = self.path.read_bytes().splitlines(keepends=True) if execution.resume and self.path.is_file() else []
-        whole = [line for line in lines if self._take(line)]
-        if len(whole) < len(lines):
-            lost = len(lines) - len(whole)
+        valid_lines = [line for line in lines if self._take(line)]
+        if len(valid_lines) < len(lines):
+            lost = len(lines) - len(valid_lines)
             console.warn(f"{files.display(self.path)}: {lost} lines are not as written; their rows are read again")
-        files.write_text(self.path, b"".join(whole).decode())
+        files.write_text(self.path, b"".join(valid_lines).decode())
         self.done = frozenset(i for i, row in enumerate(self.rows) if row is not None)
 
     def _take(self, line):
-        """Whether a line of the file is a batch of this stage, whose rows are then placed."""
+        """Whether a line of the file is a batch of this stage; if so, its rows are stored."""
         try:
             batch = json.loads(line.decode())
             rows, results, seconds = batch["rows"], batch["found"], batch["seconds"]
@@ -96,7 +96,7 @@ class Predictions:
         return True
 
     def add(self, rows, results, seconds):
-        """Keep one batch: a line of the file is a batch, so a batch is there whole or not at all."""
+        """Store one batch and append it to the file as one line, which is complete or skipped later."""
         self._place(rows, results, seconds)
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"rows": rows, "seconds": seconds, "found": results}, ensure_ascii=False) + "\n")

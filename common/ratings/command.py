@@ -1,6 +1,6 @@
-"""`python -m common rate RECORD…` serves a page on this machine that shows the records' answers in an order of the
-rater's own, without saying which model wrote which, and keeps every rating at once; with --report it prints what came
-of it: mean score (1 to 5) and how far the raters agree.
+"""`python -m common rate RECORD…` serves a page on this machine for blind ratings: it shows the records' answers in an
+order of the rater's own, hides which model wrote them, and saves every rating at once. With --report it prints the mean
+scores (1 to 5) and the agreement of the raters instead.
 """
 
 import argparse
@@ -14,23 +14,23 @@ from common.runs import flags, records
 
 
 def report(paths, file):
-    """One row a record: human score, ratings, raters, agreement."""
+    """Print a row for each record: human score, ratings, raters, agreement. Raises InputError without ratings."""
     if not Path(file).is_file():
         raise InputError(f"no ratings in {file}: rate first, without --report, or name the file with --scores")
-    given = store.read(file)
+    ratings = store.read(file)
     rows = [["record", "human score, 1-5 (95 % interval)", "rows", "ratings", "raters", "alpha", "kappa"]]
     for path in paths:
         records.checked(path)
-        score = scores.human(path, given)
+        score = scores.human(path, ratings)
         counts = [str(score[name]) for name in ("n", "ratings", "raters")]
-        agreed = ["-" if score[name] is None else f"{score[name]:.3f}" for name in ("alpha", "kappa")]
-        rows.append([path, metrics.figure(score), *counts, *agreed])
+        agreement = ["-" if score[name] is None else f"{score[name]:.3f}" for name in ("alpha", "kappa")]
+        rows.append([path, metrics.figure(score), *counts, *agreement])
     say(columns(rows))
     say("alpha: Krippendorff's, ordinal; kappa: Cohen's, quadratically weighted, of two raters")
 
 
 def serve(paths, rater, port, file):
-    """The page until Ctrl-C."""
+    """Serve the page until Ctrl-C. Raises InputError for a file or a port that cannot be used."""
     from common.ratings import page
 
     study = page.Study(paths, rater, file)
@@ -58,7 +58,7 @@ def user():
 
 
 def text(word):
-    """An argparse type: something, not nothing."""
+    """An argparse type: a text that is not empty."""
     if not word.strip():
         raise argparse.ArgumentTypeError("is empty")
     return word
@@ -66,14 +66,14 @@ def text(word):
 
 def main(words):
     parser = flags.Parser(prog="python -m common rate", description=__doc__)
-    parser.add_argument("records", nargs="+", type=text, metavar="RECORD", help="of runs on the same test rows")
-    parser.add_argument("--rater", type=text, metavar="NAME", help="whose ratings they are (default: your user name)")
-    parser.add_argument("--port", type=int, default=8765, metavar="N", help="0: any that is free (default: 8765)")
+    parser.add_argument("records", nargs="+", type=text, metavar="RECORD", help="records of runs on the same test rows")
+    parser.add_argument("--rater", type=text, metavar="NAME", help="name of the rater (default: your user name)")
+    parser.add_argument("--port", type=int, default=8765, metavar="N", help="port; 0: any free one (default: 8765)")
     parser.add_argument(
         "--scores",
         type=text,
         metavar="FILE",
-        help=f"ratings (default: {store.FILE} beside the first record, where tables look)",
+        help=f"file of the ratings (default: {store.FILE} beside the first record)",
     )
     parser.add_argument("--report", action="store_true", help="print the scores so far instead")
     args = parser.parse_args(words)

@@ -1,4 +1,4 @@
-"""The page on which one person rates: what it shows, and its server, which answers this machine alone."""
+"""The page on which one person rates, and its server, which answers requests of this machine only."""
 
 import asyncio
 import hashlib
@@ -20,9 +20,9 @@ from starlette.routing import Route
 from common.ratings import store
 from common.runs import records
 
-BODY_BYTES = 200  # of a rating; the page sends about 40
-BODY_SECONDS = 5  # that a rating may take to arrive
-END_SECONDS = 2  # that a request may still take after Ctrl-C
+BODY_BYTES = 200  # limit of a rating; the page sends about 40
+BODY_SECONDS = 5  # limit of the time that a rating takes to arrive
+END_SECONDS = 2  # limit of the time that a request takes after Ctrl-C
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -33,23 +33,23 @@ HEADERS = {
 
 
 class Study:
-    """What one rater is shown: the answers of all records, shuffled, and the scores given so far.
+    """The shuffled answers of all records for one rater, and the scores so far.
 
-    items: {id: (record, row, texts)} in the order shown, fixed by rater and item; an id does not tell the record.
-    scores: {id: 1 to 5}.
+    items: {id: (record, row, texts)} in the order of the page, which depends on the rater and the item only; an id does
+    not reveal the record. scores: {id: 1 to 5}.
     """
 
     def __init__(self, paths, rater, file):
         self.rater, self.file = rater, Path(file).resolve()
-        self.scores, items, given = {}, {}, store.read(self.file)
+        self.scores, items, ratings = {}, {}, store.read(self.file)
         for path, rows in store.same_rows(paths).items():
-            whole, home = Path(path).resolve(), self.file.parent
-            record = os.path.relpath(whole, home)  # both may be moved together
+            absolute_path, ratings_folder = Path(path).resolve(), self.file.parent
+            record = os.path.relpath(absolute_path, ratings_folder)  # relative, so that both can move together
             for row, texts in enumerate(rows):
                 key = hashlib.sha256(json.dumps([rater, record, row]).encode()).hexdigest()[:16]
                 items[key] = (record, row, texts)
-                if (str(whole), row, rater) in given:
-                    self.scores[key] = given[str(whole), row, rater]
+                if (str(absolute_path), row, rater) in ratings:
+                    self.scores[key] = ratings[str(absolute_path), row, rater]
         self.items = dict(sorted(items.items()))
 
     def rate(self, key, score):
@@ -66,10 +66,10 @@ class Study:
 
 
 class Guard:
-    """Refuses what comes neither from the page nor from the printed address, and adds HEADERS to every answer.
+    """Refuses requests that come neither from the page nor from the printed address, and adds HEADERS to every reply.
 
-    The host is compared because any name can be made to lead here, the origin because any page can post here, the
-    token because this machine may have other users.
+    It compares the host, because any host name can be resolved to this machine; the origin, because any page can post
+    here; and the token, because this machine may have other users.
     """
 
     def __init__(self, app, port, token):
@@ -103,7 +103,7 @@ class Guard:
 
 
 def application(study, port, token):
-    """GET /?token=…: the page. GET /items: what to rate. POST /rate {"id", "score"}: one rating."""
+    """The ASGI application. GET /?token=…: the page. GET /items: the answers. POST /rate {"id", "score"}: a rating."""
     html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
     async def page(request):
@@ -120,20 +120,20 @@ def application(study, port, token):
             raise HTTPException(500, f"{study.file.name}: {error.strerror}") from None
         return json_reply({"score": score})
 
-    async def refused(request, error):
+    async def on_refused(request, error):
         return PlainTextResponse(error.detail, error.status_code, error.headers)
 
     routes = [Route("/", page), Route("/items", items), Route("/rate", rate, methods=["POST"])]
-    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: refused}), port, token)
+    return Guard(Starlette(routes=routes, exception_handlers={HTTPException: on_refused}), port, token)
 
 
 def json_reply(value):
-    """JSON in ASCII: answers of models may hold halves of characters, which UTF-8 does not have."""
+    """A reply of JSON in ASCII, because answers of models may hold half a surrogate pair, which UTF-8 cannot encode."""
     return Response(json.dumps(value), media_type="application/json")
 
 
 async def rating_of(request, items):
-    """(id, score) that a request to /rate holds; HTTPException if it is none."""
+    """(id, score) of a request to /rate. Raises HTTPException if the body is not a rating of one of `items`."""
     length = request.headers.get("content-length", "")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "send application/json")
@@ -141,12 +141,12 @@ async def rating_of(request, items):
         raise HTTPException(413, f"send a Content-Length of at most {BODY_BYTES}")
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            sent = store.parsed(await request.body())
+            body = store.parsed(await request.body())
     except TimeoutError:
         raise HTTPException(408, "the rating did not arrive", {"Connection": "close"}) from None
     except ClientDisconnect:
         raise HTTPException(400, "the rating did not arrive") from None
-    key, score = (sent.get("id"), sent.get("score")) if isinstance(sent, dict) else (None, None)
+    key, score = (body.get("id"), body.get("score")) if isinstance(body, dict) else (None, None)
     if not isinstance(key, str) or score is None:
         raise HTTPException(400, "send an id and a score")
     if key not in items:
@@ -157,7 +157,8 @@ async def rating_of(request, items):
 
 
 class Server:
-    """The page of one study at `url`. OSError or OverflowError if the port cannot be had; 0: any that is free."""
+    """The server of one study's page, at `url`. port: 0 for any free one. Raises OSError or OverflowError if it cannot
+    have the port."""
 
     def __init__(self, study, port):
         self.socket = socket.create_server(("127.0.0.1", port))
@@ -165,7 +166,7 @@ class Server:
         self.url, self.app = f"http://127.0.0.1:{port}/?token={token}", application(study, port, token)
 
     def run(self):
-        """Answers until Ctrl-C or SIGTERM, then raises KeyboardInterrupt."""
+        """Answer requests until Ctrl-C or SIGTERM, then raise KeyboardInterrupt."""
         config = uvicorn.Config(
             self.app,
             http="h11",
@@ -173,7 +174,7 @@ class Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            access_log=False,  # the address stays in sight
+            access_log=False,  # so that the address stays in sight
             server_header=False,
             timeout_keep_alive=30,
             timeout_graceful_shutdown=END_SECONDS,

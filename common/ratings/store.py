@@ -1,4 +1,4 @@
-"""The files: answers that runs wrote, ratings that people gave."""
+"""Read the answers of runs; read and append people's ratings."""
 
 import fcntl
 import json
@@ -9,13 +9,14 @@ from common.console import InputError
 from common.runs import records
 
 SCALE = range(1, 6)
-FILE = "ratings.jsonl"  # beside records, where tables look for it
+FILE = "ratings.jsonl"  # beside the records
 
 
 def answers(path):
-    """[{"prompt", "reference", "answer"}], one a test row, of the record at `path`. InputError where there are none.
+    """[{"prompt", "reference", "answer"}], one for each test row, of the record at `path`.
 
-    They stand in answers.jsonl: beside a record.json, else in the folder of the record's run under experiments/.
+    They come from answers.jsonl, which is beside a record.json, else in the folder of the record's run under
+    experiments/. Raises InputError if that file is missing or damaged.
     """
     path = Path(path).resolve()
     records.checked(path)
@@ -35,7 +36,7 @@ def answers(path):
 
 
 def parsed(line):
-    """The value of a line of JSON; None if it is none."""
+    """The value of a line of JSON; None if the line is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -43,31 +44,31 @@ def parsed(line):
 
 
 def same_rows(paths):
-    """{path: answers} of records that answered the same prompts in the same order; InputError if they did not."""
+    """{path: answers} of several records. Raises InputError unless they answered the same prompts in the same order."""
     rows_of = {path: answers(path) for path in paths}
     prompts = [[row["prompt"] for row in rows] for rows in rows_of.values()]
-    for path, each in zip(rows_of, prompts, strict=True):
-        if each != prompts[0]:
+    for path, texts in zip(rows_of, prompts, strict=True):
+        if texts != prompts[0]:
             raise InputError(f"{path} and {paths[0]} did not answer the same prompts in the same order")
     return rows_of
 
 
 def is_score(value):
-    return type(value) is int and value in SCALE  # bool is a kind of int
+    return type(value) is int and value in SCALE  # a bool is an int, too
 
 
 def is_rating(value):
-    """Whether this is what a line of a ratings file holds."""
+    """Whether `value` is the value of a line of a ratings file."""
     if not isinstance(value, dict) or not all(isinstance(value.get(name), str) for name in ("record", "rater")):
         return False
     return type(value.get("row")) is int and is_score(value.get("score")) and "\0" not in value["record"]
 
 
 def read(path):
-    """{(record, row, rater): score} of a ratings file, {} where there is none; record: absolute path as a string.
+    """{(record, row, rater): score} of a ratings file, {} if it does not exist; record: absolute path as a string.
 
-    The last line for the same three counts. A line that a kill cut short is passed over: its rater was not told
-    that it is saved. InputError for any other line that is no rating.
+    The last line with the same key counts. A line that a kill cut short is skipped: the page had not yet shown its
+    rating as saved. Raises InputError for any other line that is not a rating.
     """
     path, scores = Path(path).resolve(), {}
     try:
@@ -86,11 +87,11 @@ def read(path):
 
 
 def append(path, rating):
-    """Add a rating to the file as a line of its own, which is on the disk when this returns."""
+    """Append a rating to the file as a line; the line is on the disk when this returns."""
     with open(path, "a+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # several raters may share the file
         stream.seek(max(0, stream.seek(0, os.SEEK_END) - 1))
-        cut = stream.read(1) not in (b"", b"\n")
-        stream.write(b"\n" * cut + json.dumps(rating).encode() + b"\n")
+        needs_line_end = stream.read(1) not in (b"", b"\n")
+        stream.write(b"\n" * needs_line_end + json.dumps(rating).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,1 +1,1 @@
-"""Tables and pictures of the READMEs, made of records and published figures. README.md says what they promise."""
+"""Tables and pictures of the READMEs, made from records and published figures. README.md describes them."""

@@ -1,26 +1,26 @@
-"""What a table's cells look like: figures, Markdown tables that fit a screen, and texts of records made harmless.
+"""Cells of tables: figures as text, Markdown tables that fit a screen, and escaped texts of records.
 
-Texts that people wrote into records (labels, reasons, names of columns) are escaped here and nowhere else: `markdown`
-for pages, `plain` for pictures.
+Texts that people wrote into records (labels, reasons, names of columns) are escaped here only: `markdown` for READMEs,
+`plain` for pictures.
 """
 
-MOST_COLUMNS, MOST_CHARACTERS = 7, 120  # of a table; what is more goes into a second one
-NOTHING = "-"  # not published, or not measured: the text around a table says which
+MOST_COLUMNS, MOST_CHARACTERS = 7, 120  # limits of a table; further columns go into a second table
+NOTHING = "-"  # not published or not measured; the text around a table says which
 ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in "&<>|[]*`\\"}
 
 
 def markdown(text):
-    """A record's text for a cell: one line; what Markdown or HTML would take for its own becomes an entity."""
+    """A record's text for a cell, as one line; signs that Markdown or HTML would interpret become entities."""
     return " ".join(str(text).split()).translate(ENTITIES)
 
 
 def plain(text):
-    """A record's text for a picture: one line, without the sign that begins a formula there."""
+    """A record's text for a picture, as one line; "$", which begins a formula in matplotlib, is escaped."""
     return " ".join(str(text).split()).replace("$", r"\$")
 
 
 def figure(metric, n=False):
-    """37.2 [32.9, 41.7] of a record's metric, or -; n: with the number of rows."""
+    """A record's metric as "37.2 [32.9, 41.7]", or "-" without a value. n: append the number of rows."""
     if not metric or metric["value"] is None:
         return NOTHING
     text = f"{metric['value']:.1f}"
@@ -30,18 +30,18 @@ def figure(metric, n=False):
 
 
 def table(head, body):
-    """A Markdown table; columns of dashes only are left out, and more columns than fit a screen go into further tables
-    with the same first column. head: a title a column; body: rows of cells, as text."""
-    kept = [i for i in range(len(head)) if i == 0 or any(row[i] != NOTHING for row in body)]
-    columns = [[head[i], *(row[i] for row in body)] for i in kept]
+    """A Markdown table without the columns that hold dashes only; columns that do not fit a screen go into further
+    tables with the same first column. head: titles of the columns; body: rows of cells, as text."""
+    shown = [i for i in range(len(head)) if i == 0 or any(row[i] != NOTHING for row in body)]
+    columns = [[head[i], *(row[i] for row in body)] for i in shown]
     if len(columns) < 2:
         return ""
-    parts = [[columns[0]]]
+    tables = [[columns[0]]]
     for column in columns[1:]:
-        if len(parts[-1]) > 1 and not fits([*parts[-1], column]):
-            parts.append([columns[0]])
-        parts[-1].append(column)
-    return "\n".join(aligned(part) for part in parts)
+        if len(tables[-1]) > 1 and not fits([*tables[-1], column]):
+            tables.append([columns[0]])
+        tables[-1].append(column)
+    return "\n".join(aligned(columns_of_table) for columns_of_table in tables)
 
 
 def fits(columns):
@@ -53,7 +53,7 @@ def width(column):
 
 
 def aligned(columns):
-    """Columns of text as one Markdown table, aligned so that diffs can be read."""
+    """Columns of text as one Markdown table, aligned for readable diffs."""
     widths = list(map(width, columns))
     lines = [
         "| " + " | ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)) + " |"

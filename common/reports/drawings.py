@@ -1,14 +1,15 @@
-"""How each picture is drawn from its content; what the content is, and that its texts are escaped, plots.py says."""
+"""Draw each picture from its content. plots.py makes the contents and escapes their texts. Every function of a content
+returns a matplotlib Figure."""
 
 COLOURS = ("#0b6e99", "#c2571a", "#5b5ea6", "#4d7c3a")
-# The settings of the decoding study; one beam is the greedy answer.
+# Settings of the decoding study; one beam is greedy decoding.
 AXES = {"temperature": "temperature", "num_beams": "beams", "top_k": "top-k"}
 LINES = {"bertscore_f1": "BERTScore F1", "rouge1": "ROUGE-1", "bleu": "BLEU"}
-MANY = 4  # classes whose names are written upright
+MANY = 4  # with more classes, their names are written upright
 
 
 def panels(number, width=3.2, height=2.7):
-    """(figure, its axes side by side); sizes in inches."""
+    """(Figure, array of its axes side by side). width, height: of a panel, in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * number, height), layout="constrained")
@@ -16,23 +17,23 @@ def panels(number, width=3.2, height=2.7):
 
 
 def curves(content):
-    """Loss, gradient norm and learning rate over the steps, a colour a method; the validation rows' loss and accuracy
-    after each epoch."""
+    """Loss, gradient norm and learning rate by step, in one colour for each method; loss and accuracy of the validation
+    rows after each epoch."""
     titles = {"loss": "loss", "grad_norm": "gradient norm", "learning_rate": "learning rate"}
     figure, axes = panels(len(titles), height=2.9)
     for colour, (label, history) in zip(COLOURS, content.items(), strict=False):
         for axis, name in zip(axes, titles, strict=True):
-            faint = 0.35 if name == "loss" else 1  # its running mean is drawn over it
-            axis.plot(history["step"], numbers(history[name]), color=colour, linewidth=0.8, alpha=faint)
+            alpha = 0.35 if name == "loss" else 1  # faint, because its running mean is drawn over it
+            axis.plot(history["step"], numbers(history[name]), color=colour, linewidth=0.8, alpha=alpha)
         axes[0].plot(history["step"], running_mean(history["loss"]), color=colour, label=f"{label}: running mean")
         validation, last = history["validation"], history["step"][-1]
         ends = [last * (i + 1) / len(validation) for i in range(len(validation))]
-        losses = numbers([each["loss"] for each in validation])
+        losses = numbers([epoch["loss"] for epoch in validation])
         axes[0].plot(ends, losses, "o--", color=colour, markersize=4, label=f"{label}: validation")
-        for end, each in zip(ends, validation, strict=True):
-            if None not in (each["accuracy"], each["loss"]):
-                where = {"textcoords": "offset points", "xytext": (-2, 8), "ha": "right", "color": colour}
-                axes[0].annotate(f"{each['accuracy']:.1%}", (end, each["loss"]), fontsize=8, **where)
+        for end, epoch in zip(ends, validation, strict=True):
+            if None not in (epoch["accuracy"], epoch["loss"]):
+                style = {"textcoords": "offset points", "xytext": (-2, 8), "ha": "right", "color": colour}
+                axes[0].annotate(f"{epoch['accuracy']:.1%}", (end, epoch["loss"]), fontsize=8, **style)
     for axis, title in zip(axes, titles.values(), strict=True):
         axis.set(xlabel="optimizer step", ylabel=title)
         axis.set_ylim(bottom=0)
@@ -41,21 +42,21 @@ def curves(content):
 
 
 def numbers(values):
-    """None as a gap."""
+    """The values with nan for None, which matplotlib draws as a gap."""
     return [float("nan") if value is None else value for value in values]
 
 
 def running_mean(values):
-    reach = max(1, len(values) // 20)
+    half_window = max(1, len(values) // 20)
     means = []
     for i in range(len(values)):
-        near = [value for value in values[max(0, i - reach) : i + reach + 1] if value is not None]
-        means.append(sum(near) / len(near) if near else float("nan"))
+        window = [value for value in values[max(0, i - half_window) : i + half_window + 1] if value is not None]
+        means.append(sum(window) / len(window) if window else float("nan"))
     return means
 
 
 def confusion(content):
-    """Rows of each class by the class they were taken for, a panel a stage; shaded by share of the class."""
+    """A confusion matrix for each stage: rows of each class by predicted class, shaded by their share of the class."""
     size = max(2.7, 0.32 * max(len(each["labels"]) for each in content.values()))
     figure, axes = panels(len(content), size + 0.6, size)
     for axis, (stage, matrix) in zip(axes, content.items(), strict=True):
@@ -73,7 +74,7 @@ def confusion(content):
 
 
 def decoding(content):
-    """A panel a setting; a line a metric, the echo's score dashed in its colour."""
+    """A panel for each setting and a line for each metric; a dashed line of the same colour is the echo's score."""
     figure, axes = panels(len(content))
     for axis, (name, points) in zip(axes, content.items(), strict=True):
         places = range(len(points))
@@ -93,7 +94,7 @@ def values(scores):
 
 
 def around(scores):
-    """Distances to both ends of the intervals, as errorbar wants them."""
+    """Distances from the values to the ends of the intervals, in the form of matplotlib's errorbar."""
     return [
         [score["value"] - score["ci95"][0] for score in scores],
         [score["ci95"][1] - score["value"] for score in scores],
@@ -101,8 +102,8 @@ def around(scores):
 
 
 def sample_efficiency(content):
-    """Accuracy over the number of training rows: published curves, grey and dashed where they are not to be relied on;
-    measured points with their intervals in black."""
+    """Accuracy by number of training rows: published curves, grey and dashed if they are unreliable, and measured
+    points, black with their intervals."""
     figure, (axis,) = panels(1, 8.4, 4.2)
     marks = iter("os^Dv<>phX*" * 9)
     colours = iter(COLOURS * 9)
@@ -123,7 +124,7 @@ def sample_efficiency(content):
 
 
 def base_to_tuned(content):
-    """A line a run: the untrained model's score and the tuned one's, with intervals."""
+    """A line for each run, with the scores of the untrained and of the tuned model and their intervals."""
     figure, (axis,) = panels(1, 8.4, 0.9 + 0.45 * len(content))
     for place, (_, base, tuned) in enumerate(content):
         axis.annotate(
@@ -140,7 +141,7 @@ def base_to_tuned(content):
 
 
 def cost_quality(content):
-    """A panel a task: the score over the time that the training took."""
+    """A panel for each task, with the score by the minutes of the training."""
     figure, axes = panels(len(content), 3.4, 3.2)
     for axis, (title, points) in zip(axes, content.items(), strict=True):
         for colour, (label, minutes, score) in zip(COLOURS * len(points), points, strict=False):

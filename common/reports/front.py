@@ -1,7 +1,7 @@
-"""The front page: one row a model folder, and the figures that stand in its sentences.
+"""The front page: a table with a row for each model folder, and the figures within its sentences.
 
-A sentence asks for its figure by words: `<!-- figure:measured smollm2 summarization -->…<!-- /figure -->`. No figure
-here is chosen by its score: a folder's row is the run that join.declared says.
+A sentence names its figure by words: `<!-- figure:measured smollm2 summarization -->…<!-- /figure -->`. join.declared
+chooses the run of a folder, without looking at scores.
 """
 
 import itertools
@@ -17,7 +17,7 @@ GB = 1e9
 
 
 def models(all_folders):
-    """One row a folder: published and measured figures of its default run, and what that training takes."""
+    """A row for each folder: published and measured figures of its default run, and the budget of that training."""
     head = ["model", "size", *TASKS.values(), "to train on SAMSum"]
     body = []
     for folder in all_folders:
@@ -31,16 +31,16 @@ def models(all_folders):
 def both(folder, task):
     """The published figure of a folder's default experiment, and the measured one with its interval and n."""
     figures = [printed(folder, task), measured(folder, task)]
-    return "; ".join(each for each in figures if each != NOTHING) or NOTHING
+    return "; ".join(text for text in figures if text != NOTHING) or NOTHING
 
 
 def printed(folder, task):
-    """The published figures of the folder's first checkpoint by the script's own method on all rows; † where they are
-    not to be relied on. Two documents of a study can print two."""
+    """The published figures of the folder's first checkpoint by the script's own method on all rows, with † if they are
+    unreliable. There are two if two documents of a study print different ones."""
     model, method = folder.facts.VARIANTS[0].name.lower(), join.usual_method(folder, task)
-    wanted = {"task": task, "model": model, "method": method, "metric": runs.SHOWN[task][0]}
-    lines = [line for line in published.lines_of([folder], **wanted) if line["value"] and is_default(line)]
-    marks = {}  # a figure that is printed twice is marked only where it is marked each time
+    filters = {"task": task, "model": model, "method": method, "metric": runs.SHOWN[task][0]}
+    lines = [line for line in published.lines_of([folder], **filters) if line["value"] and is_default(line)]
+    marks = {}  # a figure that was printed twice is marked only if both lines are marked
     for line in lines:
         marks[line["value"]] = marks.get(line["value"], True) and bool(line["suspect"])
     return " or ".join(value + " †" * marked for value, marked in marks.items()) or NOTHING
@@ -60,12 +60,12 @@ def measured(folder, task):
 
 
 def takes(checkpoint):
-    """Memory and cost of training a checkpoint on SAMSum at its folder's defaults, counted."""
+    """Memory and cost of training a checkpoint on SAMSum at its folder's defaults, estimated."""
     return f"{budget.peak_of_defaults(checkpoint) / GB:.0f} GB, {budget.of_defaults(checkpoint)['usd']:.2f} USD"
 
 
 def budgets(all_folders):
-    """What every folder's first checkpoint takes to train on SAMSum at the folder's defaults, on a GPU, by parts."""
+    """Memory by part, time and cost of training every folder's first checkpoint on SAMSum at its defaults on a GPU."""
     head = ["checkpoint", "weights", "adapter, optimizer, gradients", "activations", "peak", "training", "cost"]
     body = []
     for folder in all_folders:
@@ -79,11 +79,11 @@ def budgets(all_folders):
     return cells.table(head, body) + f"\nTime and cost on {budget.REFERENCE}; estimated.\n"
 
 
-# Figures of sentences: each takes the folders and the words of the marker.
+# Figures within sentences: each function takes the folders and the words behind the figure's name, and returns a text.
 
 
 def figure_of_published(all_folders, words):
-    """published TABLE | ROW | COLUMN: the figure as it was printed."""
+    """published TABLE | ROW | COLUMN: the figure as it was printed. Raises InputError if there is none."""
     table, row, column = (word.strip() for word in words.split("|"))
     lines = [line for folder in all_folders for line in folder.published]
     matching = [line for line in lines if (line["table"], line["row"], line["column"]) == (table, row, column)]
@@ -93,34 +93,34 @@ def figure_of_published(all_folders, words):
 
 
 def figure_of_range(all_folders, words):
-    """range TASK METHOD: the lowest and the highest published figure that can be relied on, of the task's first metric,
-    over models that have both this method's and a zero-shot one."""
+    """range TASK METHOD: the lowest and the highest reliable published figure of the task's first metric, among models
+    that have a figure of this method and a zero-shot one."""
     lines = comparable(all_folders, *words.split())
     values = sorted((float(line["value"]), line["value"]) for line in lines)
     return f"{values[0][1]} to {values[-1][1]}" if values else "none"
 
 
 def figure_of_count(all_folders, words):
-    """count TASK METHOD: how many models `range` is over."""
+    """count TASK METHOD: the number of models of `range`."""
     return str(len({line["model"] for line in comparable(all_folders, *words.split())}))
 
 
 def comparable(all_folders, task, method):
     lines = published.lines_of(all_folders, task=task, metric=runs.SHOWN[task][0])
     lines = [line for line in lines if line["value"] and not line["suspect"]]
-    models = [{line["model"] for line in lines if line["method"] == each} for each in (method, "zero-shot")]
+    models = [{line["model"] for line in lines if line["method"] == name} for name in (method, "zero-shot")]
     return [line for line in lines if line["method"] == method and line["model"] in set.intersection(*models)]
 
 
 def figure_of_suspect(all_folders, words):
-    """suspect TASK METRIC: how many published figures are marked, "60 of 72"."""
+    """suspect TASK METRIC: how many published figures are marked as unreliable, as "60 of 72"."""
     task, metric = words.split()
     lines = [line for line in published.lines_of(all_folders, task=task, metric=metric) if line["value"]]
     return f"{sum(bool(line['suspect']) for line in lines)} of {len(lines)}"
 
 
 def figure_of_measured(all_folders, words):
-    """measured FOLDER TASK [METHOD]: the score of the declared run, before and after."""
+    """measured FOLDER TASK [METHOD]: the declared run's score before and after training."""
     record = record_of(all_folders, words)
     if record is None:
         return "not measured yet"
@@ -133,7 +133,7 @@ def figure_of_measured(all_folders, words):
 
 
 def figure_of_training(all_folders, words):
-    """training FOLDER TASK [METHOD]: on how many rows the declared run was trained, and how long."""
+    """training FOLDER TASK [METHOD]: the number of training rows of the declared run, and the time of its training."""
     record = record_of(all_folders, words)
     if record is None:
         return "not measured yet"
@@ -143,18 +143,18 @@ def figure_of_training(all_folders, words):
 
 def record_of(all_folders, words):
     name, task, *method = words.split()
-    folder = next((each for each in all_folders if each.name == name), None)
+    folder = next((candidate for candidate in all_folders if candidate.name == name), None)
     return join.declared(folder, task, *method) if folder else None
 
 
 def figure_of_interval(all_folders, task):
-    """interval TASK: half the width of the narrowest interval of a score measured here, with its n."""
+    """interval TASK: half the width of the narrowest measured interval, with its n."""
     narrowest = narrowest_interval(all_folders, task)
     return f"± {narrowest[0]:.1f} with n = {narrowest[1]:,}" if narrowest else "not measured yet"
 
 
 def narrowest_interval(all_folders, task):
-    """(half the width, n), or None."""
+    """(half the width in points, n) of the narrowest interval of the task's first metric; None without any."""
     intervals = []
     for folder in all_folders:
         for record in runs.of_task(folder, task):
@@ -165,7 +165,7 @@ def narrowest_interval(all_folders, task):
 
 
 def figure_of_gaps(all_folders, words):
-    """gaps TASK METHOD: how many neighbours, by the figures of `range`, are closer than `interval`."""
+    """gaps TASK METHOD: how many neighbours among the figures of `range` are at most `interval` apart."""
     task = words.split()[0]
     values = sorted(float(line["value"]) for line in comparable(all_folders, *words.split()))
     gaps = [high - low for low, high in itertools.pairwise(values)]
@@ -176,7 +176,7 @@ def figure_of_gaps(all_folders, words):
 
 
 def figure_of_devices(all_folders, _):
-    """devices: what the recorded runs ran on."""
+    """devices: the devices of the recorded runs."""
     return (
         ", ".join(sorted({runs.device(record) for folder in all_folders for record in join.own(folder)}))
         or "nothing yet"
@@ -184,7 +184,7 @@ def figure_of_devices(all_folders, _):
 
 
 def figure_of_memory(all_folders, _):
-    """memory: the peaks of the trainings recorded on CPUs."""
+    """memory: the range of the peak memory of the trainings recorded on CPUs."""
     peaks = []
     for folder in all_folders:
         for record in join.own(folder):
@@ -195,7 +195,7 @@ def figure_of_memory(all_folders, _):
 
 
 def figure_of_budget(all_folders, words):
-    """budget CHECKPOINT: what training it on SAMSum takes."""
+    """budget CHECKPOINT: memory and cost of training it on SAMSum."""
     return takes(words)
 
 
@@ -205,7 +205,7 @@ FIGURES = {
 
 
 def figure(words, all_folders):
-    """The figure that a marker's words ask for."""
+    """The figure of a marker's words. Raises InputError if there is none of that name."""
     name, _, rest = words.partition(" ")
     if name not in FIGURES:
         raise InputError(f"there is no figure {name}; there are: {', '.join(FIGURES)}")

@@ -1,7 +1,7 @@
-"""Which record is of which experiment: by the fields of a run's identity, never by formatted text.
+"""Match records and experiments by the fields of a run's identity, never by formatted text.
 
-A record's deviations are the fields in which it differs from what its script does now. A published line is filled by
-a record whose deviations are exactly the settings that the line names.
+A record's deviations are the fields in which it differs from what its script does now. A record fills a published line
+if its deviations are exactly the settings that the line names.
 """
 
 import dataclasses
@@ -13,9 +13,10 @@ from common.console import InputError
 from common.reports.cells import markdown
 from common.runs import folders, identity
 
-NAMED = ("train_sample_fraction", "lora_r", "epochs", "temperature", "top_k", "num_beams", "seed")  # of published.csv
-NEFTUNE = 5.0  # the usual alpha: what a method "+neftune" means
-UNTUNED = "before"  # a published line's method: the model as it was before a training
+# The settings that a line of published.csv can name.
+NAMED = ("train_sample_fraction", "lora_r", "epochs", "temperature", "top_k", "num_beams", "seed")
+NEFTUNE = 5.0  # alpha of a method "+neftune"
+UNTUNED = "before"  # method of a published line about the model before its training
 
 
 def study(task):
@@ -24,16 +25,16 @@ def study(task):
 
 
 def expected(record, named):
-    """The identity that the record's script gives now to a run of the record's method, with the settings `named`
-    changed. The rows' digests and the training that an inference used are the record's own.
+    """The identity fields of a run of the record's method by the record's script as it is now, with the settings
+    `named` changed. It keeps the digests of the rows and the training of an inference from the record.
 
-    Raises InputError where the script is gone, KeyError or StopIteration where it no longer has the task, the kind of
-    prompt or the checkpoint.
+    Raises InputError if the script is gone, KeyError or StopIteration if it no longer has the task, the prompt type or
+    the checkpoint.
     """
     fields = record["identity"]
     path, task, recorded = files.ROOT / record["script"], fields["task"], fields["settings"]
     experiment = folders.experiment(path)
-    if fields["kind"] == "inference":  # it takes over the settings of what it uses, and decodes greedily
+    if fields["kind"] == "inference":  # it has the settings of its training, and decodes greedily
         experiment = dataclasses.replace(
             folders.experiment(path.with_name(path.name.replace("_inference", ""))), wording=experiment.wording
         )
@@ -55,7 +56,8 @@ def expected(record, named):
 
 
 def untuned(settings, recorded, shots):
-    """Settings of an untrained model, for the kind of prompt, head or baseline that a record is of."""
+    """`settings` of an untrained model with the baseline, head or prompt type of a record. recorded: the record's
+    settings; shots: {prompt type: number of examples}."""
     if recorded["baseline"]:
         return settings.replaced({"baseline": recorded["baseline"]})
     settings = settings.untuned().replaced({"head": recorded["head"]})
@@ -65,7 +67,8 @@ def untuned(settings, recorded, shots):
 
 
 def tuned(settings, recorded, adapter, facts):
-    """Settings of a training by the method that a record is of: with an adapter, on all layers, with NEFTune."""
+    """`settings` of a training with the method of a record: an adapter, all layers, NEFTune. recorded: the record's
+    settings; adapter: settings that --lora_r changes; facts: model.py."""
     if recorded["lora_r"] and settings.lora_r is None:
         settings = settings.replaced(adapter)
     if recorded["full_tune"]:
@@ -75,12 +78,12 @@ def tuned(settings, recorded, adapter, facts):
 
 def deviations(record, named=None):
     """{field: the record's value} of the fields in which a record differs from what its script does now, with the
-    settings `named` changed. How many test rows were scored is none: n is shown."""
+    settings `named` changed. The number of test rows is not one of them, because tables show n."""
     try:
-        usual = expected(record, named or {})
+        expected_fields = expected(record, named or {})
     except (InputError, KeyError, StopIteration):
         return {"script": record["script"]}
-    return {name: own for name, (own, _) in identity.differences(record["identity"], usual).items()}
+    return {name: value for name, (value, _) in identity.differences(record["identity"], expected_fields).items()}
 
 
 def method(record):
@@ -88,12 +91,12 @@ def method(record):
 
 
 def named_by(line):
-    """The settings that a line of published.csv names, as values."""
+    """{setting: value} of the settings that a line of published.csv names."""
     return {name: json.loads(line[name]) for name in NAMED if line[name]}
 
 
 def is_of(record, line, variants):
-    """Whether a record is of the experiment of a published line. variants: {lower-case name: checkpoint}."""
+    """Whether a record and a published line belong to the same experiment. variants: {lower-case name: checkpoint}."""
     fields, before = record["identity"], line["method"] == UNTUNED
     return (
         (fields["task"], fields["checkpoint"]) == (line["task"], variants.get(line["model"]))
@@ -109,12 +112,12 @@ def trains(record):
 
 
 def variants(all_folders):
-    """{lower-case name: checkpoint}: how published lines name the checkpoints of the folders."""
-    return {each.name.lower(): each.checkpoint for folder in all_folders for each in folder.facts.VARIANTS}
+    """{lower-case name: checkpoint} of all folders; published lines use these names."""
+    return {variant.name.lower(): variant.checkpoint for folder in all_folders for variant in folder.facts.VARIANTS}
 
 
 def own(folder):
-    """The folder's records that tables are made of: of its own checkpoints, on the study's rows."""
+    """The folder's records that tables show: runs of its own checkpoints on the study's rows."""
     return [
         record
         for record in folder.records
@@ -123,8 +126,8 @@ def own(folder):
 
 
 def fullest(records):
-    """Of several records of one experiment: a finished one, with most test rows, most training rows, the newest. Never
-    the one with the best score."""
+    """The record to show among several of one experiment, None among none: a finished one if there is one, then the one
+    with the most test rows, the most training rows, the newest. Scores do not count."""
     n = lambda record: record["data"]["n"]  # noqa: E731
     return max(
         records,
@@ -137,13 +140,13 @@ THINNED = {"train_sample_fraction", "max_train_samples"}
 
 
 def declared(folder, task, of_method=None):
-    """The record that stands for a folder's task on the front page and in pictures: trained with the script's own
-    settings, or fewer training rows, and of these the one with most training rows, then most test rows. of_method:
-    another method than the script's default."""
+    """The record that the front page and the pictures show for a folder's task, or None. It is of a training with the
+    script's own settings, or fewer training rows; among several it has the most training rows, then the most test rows.
+    of_method: method to use instead of the script's default."""
     records = []
     for record in own(folder):
-        usual = record["identity"]["task"] == task and trains(record) and record["status"] == "done"
-        if usual and set(deviations(record)) <= THINNED:
+        is_finished_training = record["identity"]["task"] == task and trains(record) and record["status"] == "done"
+        if is_finished_training and set(deviations(record)) <= THINNED:
             records.append(record)
     if of_method is None and records:
         of_method = usual_method(folder, task)
@@ -152,7 +155,7 @@ def declared(folder, task, of_method=None):
 
 
 def usual_method(folder, task):
-    """The method of the folder's training script at its defaults, or None where there is none."""
+    """The method of the folder's training script at its defaults; None without such a script."""
     settings = training_settings(folder.path, task)
     if settings is None:
         return None
@@ -161,13 +164,13 @@ def usual_method(folder, task):
 
 @functools.cache
 def training_settings(path, task):
-    """The Settings of the folder's training script for a task, or None."""
+    """The Settings of the folder's training script for a task; None without such a script."""
     script = path / f"{path.name}_{task}.py"
     return folders.experiment(script).by_task[task] if script.is_file() else None
 
 
 def in_words(name, value):
-    """A deviation as a reader needs it."""
+    """A deviation in words."""
     if name in ("wording", "revision", "format"):
         return f"other {name}"
     if name == "script":
@@ -182,15 +185,15 @@ def in_words(name, value):
 
 
 def labels(records, without=()):
-    """A name for each record, no two alike: its method and deviations ("qlora, lora_r 8, seed 43"), with the run's id
-    where these are the same. without: deviations that the table says otherwise, in a column of training rows. The names
-    are fit for a page."""
+    """A unique name for each record, escaped for Markdown: its method and deviations ("qlora, lora_r 8, seed 43"), and
+    the run's id if another record has the same. without: fields to leave out, because the table shows the number of
+    training rows in a column."""
     names = []
     for record in records:
-        differences = [in_words(*each) for each in deviations(record).items() if each[0] not in without]
+        differences = [in_words(*deviation) for deviation in deviations(record).items() if deviation[0] not in without]
         more = [f"{len(differences) - 3} more"] if len(differences) > 4 else []
-        again = " (inference)" * (record["identity"]["kind"] == "inference")
-        names.append(markdown(", ".join([method(record) + again, *(differences[:3] if more else differences), *more])))
+        suffix = " (inference)" * (record["identity"]["kind"] == "inference")
+        names.append(markdown(", ".join([method(record) + suffix, *(differences[:3] if more else differences), *more])))
     rows = [record["data"]["n"]["train"] * bool(without) for record in records]
     keys = list(zip(names, rows, strict=True))
     return [

@@ -1,8 +1,8 @@
-"""`python -m common plots [FOLDER…] [--check]`: draws into assets/ what the READMEs show.
+"""`python -m common plots [FOLDER…] [--check]` draws the pictures of the READMEs into assets/.
 
-Of a folder: curves of its trainings, confusion matrices, scores over the settings of decoding. Of the front page: how
-much data, before and after, cost against quality. Only what is recorded or published is drawn; a picture whose records
-are gone goes too.
+A folder has curves of its trainings, confusion matrices, and scores by decoding setting. The front page has accuracy by
+number of training rows, scores before and after training, and score by cost. Pictures show only recorded or published
+figures; the command removes a picture whose records are gone.
 """
 
 import hashlib
@@ -18,14 +18,15 @@ from common.reports import cells, drawings, join, published, runs
 from common.runs import flags, folders
 
 ASSETS = files.ROOT / "assets"
-OTHERS = ("loadtest.svg",)  # made by the load test
+OTHERS = ("loadtest.svg",)  # the load test draws this one
 ROWS = 10_664  # training rows of the study's 20 Newsgroups
 CURVES = ("step", "loss", "grad_norm", "learning_rate")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One file of assets/. content: all that it shows, as JSON has it, texts escaped; draw: content -> figure."""
+    """One picture in assets/. content: JSON value with everything that it shows, texts escaped; draw: function of the
+    content that returns a matplotlib Figure."""
 
     kind: str
     file: str
@@ -35,7 +36,7 @@ class Picture:
 
     @property
     def stamp(self):
-        """Changes with the content and with the file that draws it."""
+        """Hash of the title, the content and the source of drawings.py; a picture with another stamp is stale."""
         text = json.dumps([self.title, self.content], sort_keys=True)
         return hashlib.sha256(text.encode() + Path(drawings.__file__).read_bytes()).hexdigest()
 
@@ -56,8 +57,8 @@ class Picture:
 
 
 def of_folder(folder):
-    """The pictures that the folder's records make: for each task the declared run of each method."""
-    made = []
+    """The Pictures of a folder: for each task, of the declared run of each method."""
+    pictures = []
     for task in runs.SHOWN:
         records = declared(folder, task)
         name = f"{folder.name}_{task}"
@@ -67,7 +68,7 @@ def of_folder(folder):
             if drawable(record)
         }
         if curves:
-            made.append(Picture("curves", f"{name}_curves.svg", f"{folder.name}, {task}", curves, drawings.curves))
+            pictures.append(Picture("curves", f"{name}_curves.svg", f"{folder.name}, {task}", curves, drawings.curves))
         matrices = {
             f"{cells.plain(label)}: {stage}": {**each, "labels": list(map(cells.plain, each["labels"]))}
             for label, record in records[:1]
@@ -76,16 +77,16 @@ def of_folder(folder):
         }
         if matrices:
             title = f"{folder.name}, {task}: classes of the test rows"
-            made.append(Picture("confusion", f"{name}_confusion.svg", title, matrices, drawings.confusion))
+            pictures.append(Picture("confusion", f"{name}_confusion.svg", title, matrices, drawings.confusion))
     points = decoded(folder)
     if points:
         title = f"{folder.name}, held-out instructions: scores with 95 % intervals"
-        made.append(Picture("decoding", f"{folder.name}_decoding.svg", title, points, drawings.decoding))
-    return made
+        pictures.append(Picture("decoding", f"{folder.name}_decoding.svg", title, points, drawings.decoding))
+    return pictures
 
 
 def declared(folder, task):
-    """[(method, record)]: the declared run of each method, the script's own first, four at most."""
+    """[(method, record)] of the declared runs of a task, at most four, the script's own method first."""
     methods = cells.unique(join.method(record) for record in runs.of_task(folder, task) if join.trains(record))
     usual = join.usual_method(folder, task)
     records = [
@@ -95,7 +96,7 @@ def declared(folder, task):
 
 
 def drawable(record):
-    """Whether a training kept whole curves."""
+    """Whether a record has complete curves of its training."""
     training = record["training"] or {}
     curves = training.get("curves") or {}
     lengths = {len(curves.get(name, [])) for name in CURVES}
@@ -103,30 +104,30 @@ def drawable(record):
 
 
 def decoded(folder):
-    """{axis: [[value, scores]]} of one adapter's answers over the settings of decoding; empty where there are none.
-    Of the adapters that were tried the one that was decoded in most ways."""
+    """{axis: [(value, scores)]} of one adapter's answers by decoding setting; empty if there are none. The adapter is
+    the one with the most decoding settings."""
     by_adapter = {}
     for record in runs.of_task(folder, "instructions"):
         scores = record["metrics"] or {}
-        kept = {n: scores.get(n, metrics.UNKNOWN) for line in drawings.LINES for n in (line, f"echo_{line}")}
-        whole = all(score["value"] is not None and (score["ci95"] or "echo" in n) for n, score in kept.items())
-        if record["identity"]["kind"] == "inference" and record["status"] == "done" and whole:
+        shown = {n: scores.get(n, metrics.UNKNOWN) for line in drawings.LINES for n in (line, f"echo_{line}")}
+        complete = all(score["value"] is not None and (score["ci95"] or "echo" in n) for n, score in shown.items())
+        if record["identity"]["kind"] == "inference" and record["status"] == "done" and complete:
             axis, value = axis_of(record["identity"]["settings"])
             points = by_adapter.setdefault(record["identity"]["trained"]["id"], {name: {} for name in drawings.AXES})
-            points[axis][value] = kept
-    best = max(by_adapter.values(), key=lambda points: sum(map(len, points.values())), default={})
-    return {axis: sorted(values.items()) for axis, values in best.items() if values}
+            points[axis][value] = shown
+    most_decoded = max(by_adapter.values(), key=lambda points: sum(map(len, points.values())), default={})
+    return {axis: sorted(values.items()) for axis, values in most_decoded.items() if values}
 
 
-def axis_of(asked):
-    """(axis, value) of what was decoded: the sampling setting that was asked for, else the number of beams."""
-    asked_for = [(axis, asked[axis]) for axis in ("temperature", "top_k") if asked[axis]]
-    return asked_for[0] if asked_for else ("num_beams", asked["num_beams"])
+def axis_of(settings):
+    """(axis, value) of a record's settings: the sampling setting, else the number of beams."""
+    sampling = [(axis, settings[axis]) for axis in ("temperature", "top_k") if settings[axis]]
+    return sampling[0] if sampling else ("num_beams", settings["num_beams"])
 
 
 def of_front(all_folders):
-    """The pictures of the front page, as far as there is anything to draw."""
-    made = [
+    """The Pictures of several folders that have something to show."""
+    contents = [
         ("data", "How much data: 20 Newsgroups", sample_efficiency(all_folders), drawings.sample_efficiency),
         (
             "tuned",
@@ -142,44 +143,44 @@ def of_front(all_folders):
         ),
     ]
     names = {"data": "sample_efficiency.svg", "tuned": "base_to_tuned.svg", "cost": "cost_quality.svg"}
-    return [Picture(kind, names[kind], title, content, draw) for kind, title, content, draw in made if content]
+    return [Picture(kind, names[kind], title, content, draw) for kind, title, content, draw in contents if content]
 
 
 def sample_efficiency(all_folders):
-    """[{label, suspect, measured, points: [[rows, accuracy, low, high]]}]: published curves, one of each set of
-    figures, and measured ones."""
+    """[{label, suspect, measured, points: [[rows, accuracy, low, high]]}] of the published and the measured curves.
+    Published curves with equal figures appear once."""
     curves = {}
     for line in published.lines_of(all_folders, task="classification", metric="accuracy"):
         if line["train_sample_fraction"] and line["value"]:
             rows = float(line["train_sample_fraction"]) * ROWS
             curve = curves.setdefault((line["table"], line["column"]), {"suspect": bool(line["suspect"]), "points": []})
             curve["points"].append([rows, float(line["value"]), None, None])
-    made, seen = [], set()
-    for (table, column), curve in sorted(curves.items(), key=lambda each: each[1]["suspect"]):
+    published_curves, seen = [], set()
+    for (table, column), curve in sorted(curves.items(), key=lambda item: item[1]["suspect"]):
         figures = tuple(point[1] for point in curve["points"])
         if figures not in seen and len(figures) > 1:
             seen.add(figures)
             label = f"{table.partition('-')[0]}: {column}"
-            made.append({"label": cells.plain(label), "measured": False, **curve})
-    return made + measured_curves(all_folders)
+            published_curves.append({"label": cells.plain(label), "measured": False, **curve})
+    return published_curves + measured_curves(all_folders)
 
 
 def measured_curves(all_folders):
-    made = {}
+    curves = {}
     for folder in all_folders:
         for record in runs.of_task(folder, "classification"):
             score = (record["metrics"] or {}).get("accuracy")
-            usual = set(join.deviations(record)) <= join.THINNED
-            if usual and runs.fits(record) and record["status"] == "done" and score and score["ci95"]:
+            comparable = set(join.deviations(record)) <= join.THINNED
+            if comparable and runs.fits(record) and record["status"] == "done" and score and score["ci95"]:
                 label = cells.plain(f"{folder.name}, {join.method(record)}: measured")
-                curve = made.setdefault(label, {"label": label, "measured": True, "suspect": False, "points": []})
+                curve = curves.setdefault(label, {"label": label, "measured": True, "suspect": False, "points": []})
                 curve["points"].append([record["data"]["n"]["train"], score["value"], *score["ci95"]])
-    return [{**curve, "points": sorted(curve["points"])} for curve in made.values()]
+    return [{**curve, "points": sorted(curve["points"])} for curve in curves.values()]
 
 
 def base_to_tuned(all_folders):
     """[[label, base metric, tuned metric]] of the declared runs that have both."""
-    made = []
+    lines = []
     for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
             for method, record in declared(folder, task):
@@ -187,31 +188,31 @@ def base_to_tuned(all_folders):
                 if all(each["value"] is not None and each["ci95"] for each in both):
                     rows = f"{record['data']['n']['train']:,} rows"
                     label = f"{folder.name}, {task} ({metrics.TITLES[metric]}), {method}, {rows}"
-                    made.append([cells.plain(label), *both])
-    return made
+                    lines.append([cells.plain(label), *both])
+    return lines
 
 
 def cost_quality(all_folders):
     """{task and metric: [[label, minutes of training, metric]]} of the declared runs."""
-    made = {}
+    panels = {}
     for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
             for method, record in declared(folder, task):
-                took, score = (record["training"] or {}).get("seconds"), record["metrics"].get(metric)
-                if took and score and score["value"] is not None and score["ci95"]:
-                    points = made.setdefault(f"{task}: {metrics.TITLES[metric]}", [])
-                    points.append([cells.plain(f"{folder.name}, {method}"), took / 60, score])
-    return made
+                seconds, score = (record["training"] or {}).get("seconds"), record["metrics"].get(metric)
+                if seconds and score and score["value"] is not None and score["ci95"]:
+                    points = panels.setdefault(f"{task}: {metrics.TITLES[metric]}", [])
+                    points.append([cells.plain(f"{folder.name}, {method}"), seconds / 60, score])
+    return panels
 
 
 def shown(folder, kind, task=""):
-    """The folder's pictures of one kind, of all tasks or of one, as its README has them."""
-    wanted = [p for p in of_folder(folder) if p.kind == kind and f"_{task}" in p.file]
-    return "\n\n".join(f"![{cells.markdown(p.title)}](../assets/{p.file})" for p in wanted)
+    """Markdown of the folder's pictures of one kind, of one task or, without `task`, of all tasks."""
+    pictures = [p for p in of_folder(folder) if p.kind == kind and f"_{task}" in p.file]
+    return "\n\n".join(f"![{cells.markdown(p.title)}](../assets/{p.file})" for p in pictures)
 
 
 def of_front_page(all_folders):
-    """The one picture of the front page."""
+    """Markdown of the front page's picture."""
     return (
         "\n".join(f"![{p.title}](assets/{p.file})" for p in of_front(all_folders) if p.kind == "data")
         or "No picture yet."
@@ -219,14 +220,14 @@ def of_front_page(all_folders):
 
 
 def drawn(path):
-    """Whether a picture was drawn here: it bears a stamp. Others are left alone."""
+    """Whether this command drew a picture: then it has a stamp. Other pictures are never removed."""
     return re.search(r"<dc:description>[0-9a-f]{64}<", path.read_text(encoding="utf-8", errors="replace")) is not None
 
 
 def of_all_folders(all_folders):
-    """The pictures that are of several folders and stand beside the front page's, in the README of this package."""
-    wanted = [picture for picture in of_front(all_folders) if picture.kind != "data"]
-    return "\n\n".join(f"![{p.title}](../../assets/{p.file})" for p in wanted) or "No picture yet."
+    """Markdown of the other pictures of several folders, for the README of this package."""
+    pictures = [picture for picture in of_front(all_folders) if picture.kind != "data"]
+    return "\n\n".join(f"![{p.title}](../../assets/{p.file})" for p in pictures) or "No picture yet."
 
 
 def main(words):
@@ -240,14 +241,15 @@ def main(words):
     if not args.folders:
         pictures |= {picture.file: picture for picture in of_front(all_folders)}
     stale = [file for file, picture in pictures.items() if not picture.stands()]
-    mine = [f"{folder.name}_*.svg" for folder in chosen] if args.folders else ["*.svg"]
-    known = {*pictures, *OTHERS}
-    gone = [path for pattern in mine for path in sorted(ASSETS.glob(pattern)) if path.name not in known and drawn(path)]
-    if args.check and (stale or gone):
-        say(f"stale: {', '.join([*stale, *(path.name for path in gone)])}; run python -m common plots")
+    patterns = [f"{folder.name}_*.svg" for folder in chosen] if args.folders else ["*.svg"]
+    current = {*pictures, *OTHERS}
+    paths = [path for pattern in patterns for path in sorted(ASSETS.glob(pattern))]
+    orphaned = [path for path in paths if path.name not in current and drawn(path)]
+    if args.check and (stale or orphaned):
+        say(f"stale: {', '.join([*stale, *(path.name for path in orphaned)])}; run python -m common plots")
         return 1
     for file in stale:
         pictures[file].write()
-    for path in gone:
+    for path in orphaned:
         path.unlink()
-    return say(f"{len(pictures)} pictures, {len(stale)} drawn" + (f", {len(gone)} removed" if gone else ""))
+    return say(f"{len(pictures)} pictures, {len(stale)} drawn" + (f", {len(orphaned)} removed" if orphaned else ""))

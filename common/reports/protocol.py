@@ -1,5 +1,5 @@
-"""What of an experiment equals the study and what differs on purpose: the script's SETTINGS beside the study's values
-in protocols.json. The reason is the comment beside the value in the script."""
+"""Compare a script's SETTINGS with the study's values in protocols.json. The reason of a difference is the comment
+beside the value in the script."""
 
 import ast
 import io
@@ -13,14 +13,14 @@ FILE = "common/reports/protocols.json"
 
 
 def table(folder, task):
-    """The settings that equal the study's in a sentence, those that differ in a table with their reasons beneath."""
+    """A sentence with the settings that equal the study's, and a table of the others with their reasons beneath."""
     protocol, study = of_task(folder, task)
     equal, differing = compared(folder, task, protocol)
-    notes = cells.unique(why for *_, why in differing if why)
+    notes = cells.unique(reason for *_, reason in differing if reason)
     body = []
-    for what, theirs, ours, why in differing:
-        mark = f" <sup>{cells.letter(notes.index(why))}</sup>" if why else ""
-        body.append([what + mark, theirs, ours])
+    for setting, in_study, here, reason in differing:
+        mark = f" <sup>{cells.letter(notes.index(reason))}</sup>" if reason else ""
+        body.append([setting + mark, in_study, here])
     link = f"[{study['name']}]({study['link']}) ({study['version']})"
     text = [f"Equal to {link}: {', '.join(equal)}." if equal else f"The study is {link}.", "Different on purpose:", ""]
     text.append(cells.table(["setting", "in the study", "here"], body))
@@ -29,38 +29,39 @@ def table(folder, task):
 
 
 def compared(folder, task, protocol):
-    """(texts of what equals the study, [what, the study's value, ours, reason]). The reason is None where the comment
-    in the script says no more than the study's value."""
+    """([equal setting in words], [[setting, value in the study, value here, reason]] of the different ones). The reason
+    is None if the comment in the script only repeats the study's value. Raises InputError without such a script."""
     settings = join.training_settings(folder.path, task)
     if settings is None:
         raise InputError(f"{folder.name} has no script that trains for {task}")
-    beside = comments(folder.path / f"{folder.name}_{task}.py")
+    reasons = comments(folder.path / f"{folder.name}_{task}.py")
     equal, differing = [], []
-    for name, theirs in protocol["settings"].items():
-        ours = "all linear layers" if (name, settings.full_tune) == ("targets", True) else settings.fields()[name]
-        if ours == theirs:
-            equal.append(f"`{name}` {in_words(ours)}")
+    for name, in_study in protocol["settings"].items():
+        here = "all linear layers" if (name, settings.full_tune) == ("targets", True) else settings.fields()[name]
+        if here == in_study:
+            equal.append(f"`{name}` {in_words(here)}")
         else:
-            why = beside.get(name)
-            repeated = why == f"study: {in_words(theirs)}"
-            differing.append([f"`{name}`", in_words(theirs), in_words(ours), None if repeated else why])
-    for what, theirs, ours, why in protocol["more"]:
-        if ours == theirs:
-            equal.append(f"{what} {ours}")
+            reason = reasons.get(name)
+            redundant = reason == f"study: {in_words(in_study)}"
+            differing.append([f"`{name}`", in_words(in_study), in_words(here), None if redundant else reason])
+    for setting, in_study, here, reason in protocol["more"]:
+        if here == in_study:
+            equal.append(f"{setting} {here}")
         else:
-            differing.append([what, theirs, ours, why])
+            differing.append([setting, in_study, here, reason])
     return equal, differing
 
 
 def of_task(folder, task):
-    """(the task's protocol for this folder, the study)."""
-    kept = files.read_json(files.ROOT / FILE)
+    """(protocol of the task for this folder, its study), from protocols.json. Raises InputError for an encoder's task
+    without a study."""
+    protocols = files.read_json(files.ROOT / FILE)
     key = "encoder" if folder.facts.VARIANTS[0].format == "encoder" else task
     if key == "encoder" and task != "sentiment":
         raise InputError(f"no study says how it trained an encoder for {task}")
-    protocol = kept["tasks"][key]
+    protocol = protocols["tasks"][key]
     settings = protocol["settings"] | protocol.get("folders", {}).get(folder.name, {})
-    return protocol | {"settings": settings}, kept["studies"][protocol["study"]]
+    return protocol | {"settings": settings}, protocols["studies"][protocol["study"]]
 
 
 def in_words(value):
@@ -72,16 +73,16 @@ def in_words(value):
 
 
 def comments(path):
-    """{setting: the comment on its line} of a script's SETTINGS."""
+    """{setting: comment on its line} of a script's SETTINGS. path: of the script."""
     text = path.read_text(encoding="utf-8")
-    beside = {
+    comment_on_line = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(text).readline)
         if token.type == tokenize.COMMENT
     }
-    made = next(node.value for node in ast.parse(text).body if isinstance(node, ast.Assign) and is_settings(node))
-    lines = {keyword.arg: keyword.value.end_lineno for keyword in made.keywords}
-    return {name: beside[line] for name, line in lines.items() if line in beside}
+    call = next(node.value for node in ast.parse(text).body if isinstance(node, ast.Assign) and is_settings(node))
+    lines = {keyword.arg: keyword.value.end_lineno for keyword in call.keywords}
+    return {name: comment_on_line[line] for name, line in lines.items() if line in comment_on_line}
 
 
 def is_settings(node):

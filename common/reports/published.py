@@ -1,5 +1,5 @@
-"""Tables of published figures: what a study printed, what is known to be wrong with it, and beside it what was measured
-here with the same model, method and settings."""
+"""Tables of published figures: the figures as a study printed them, notes on their errors, and beside them the figures
+measured here with the same model, method and settings."""
 
 from common import budget, files
 from common.console import InputError
@@ -14,8 +14,8 @@ SERVING = (
 
 
 def table(folder, name, all_folders):
-    """A table of the folder's published.csv: its `row` and `column` values span the figures. Without any measured
-    figure it ends in one line that says what it takes to measure one."""
+    """A table of the folder's published.csv, by its fields `row` and `column`. Without any measured figure it ends in a
+    line that says how to measure one. Raises InputError if there is no table `name`."""
     lines = [line for line in folder.published if line["table"] == name]
     if not lines:
         raise InputError(f"{folder.name}/published.csv has no table {name}")
@@ -28,23 +28,24 @@ def table(folder, name, all_folders):
             head.append(f"published: {column}")
             for row in body:
                 row.append(quoted(cell.get((row[0], column)), notes))
-    filled = False
+    is_measured = False
     for title, experiments in measured_columns(rows, columns, cell):
         figures = [measured(line, all_folders) for line in experiments]
         if set(figures) != {NOTHING}:
-            filled = True
+            is_measured = True
             head.append(f"measured: {title}")
-            for row, each in zip(body, figures, strict=True):
-                row.append(each)
-    body = [row for row in body if set(row[1:]) != {NOTHING}]  # a row of our own that nobody measured yet
+            for row, figure in zip(body, figures, strict=True):
+                row.append(figure)
+    # Drop rows without a figure: they were not published, and not measured yet.
+    body = [row for row in body if set(row[1:]) != {NOTHING}]
     text = [cells.table(head, body), *beneath(folder, lines, notes)]
-    if not filled:
+    if not is_measured:
         text.append(f"{'Not measured here yet. ' if len(head) > 1 else ''}{to_measure(folder, lines)}\n")
     return "\n".join(filter(None, text))
 
 
 def quoted(line, notes):
-    """A published figure as it was printed, with its mark; - where there is none."""
+    """A published figure as it was printed, with its marks; "-" without one. notes: notes of the table, in order."""
     if not line:
         return NOTHING
     mark = f" <sup>{cells.letter(notes.index(line['note']))}</sup>" if line["note"] else ""
@@ -52,25 +53,25 @@ def quoted(line, notes):
 
 
 def measured_columns(rows, columns, cell):
-    """[(title, [line or None a row])]: columns of distinct experiments. Two published columns can be about one
-    experiment that is told in two places: it is measured once, and called by what is measured."""
-    kinds = {}
+    """Yield (title, [line or None for each row]), one column for each list of distinct experiments. Two published
+    columns about the same experiments share one measured column, whose title leaves out their source."""
+    same_experiments = {}
     for column in columns:
         lines = [cell.get((row, column)) for row in rows]
-        kinds.setdefault(tuple(experiment(line) for line in lines), []).append((column, lines))
-    for same in kinds.values():
-        column, lines = same[0]
-        yield (column.rpartition(", ")[0] or column) if len(same) > 1 else column, lines
+        same_experiments.setdefault(tuple(experiment(line) for line in lines), []).append((column, lines))
+    for group in same_experiments.values():
+        column, lines = group[0]
+        yield (column.rpartition(", ")[0] or column) if len(group) > 1 else column, lines
 
 
 def experiment(line):
-    """What makes two lines figures of one experiment."""
+    """The fields that two lines about the same experiment have in common, as a tuple; None for None."""
     names = ("task", "model", "method", *join.NAMED, "epoch", "metric")
     return line and tuple(line[name] for name in names)
 
 
 def beneath(folder, lines, notes):
-    """What a table's marks mean, whose figures are cited, and where they were printed."""
+    """[text beneath a table]: the meaning of its marks, the folders of cited figures, and the published sources."""
     text = [DAGGER] if any(line["suspect"] for line in lines) else []
     text += [f"<sup>{cells.letter(i)}</sup> {note}" for i, note in enumerate(notes)]
     homes = cells.unique(line["home"] for line in lines if line["home"] != folder.name)
@@ -84,29 +85,29 @@ def beneath(folder, lines, notes):
 
 
 def document(name):
-    """Where a figure was printed, with a link. name: a `source` of published.csv."""
+    """Markdown link to a published document. name: a `source` of published.csv."""
     protocols = files.read_json(files.ROOT / "common" / "reports" / "protocols.json")
     study = protocols["studies"][protocols["documents"][name]]
     return f"[{study['name']}]({study['link']}), {name}"
 
 
 def measured(line, all_folders):
-    """The figure measured for a published one, with n; where the line is about a share of the training rows, also with
-    how many these were. OOM and failed are kept; - where there is no record."""
+    """The measured figure of a published line, with n and, if the line is about a share of the training rows, their
+    number. It is "OOM" or "failed" if the run ended so, "-" without a record."""
     if not line:
         return NOTHING
     variants = join.variants(all_folders)
     records = [r for folder in all_folders for r in join.own(folder) if join.is_of(r, line, variants)]
-    shown = [(record, value(record, line)) for record in records]
-    record = join.fullest([record for record, text in shown if text != NOTHING])
+    figures = [(record, value(record, line)) for record in records]
+    record = join.fullest([record for record, text in figures if text != NOTHING])
     if record is None:
         return NOTHING
-    some = f", {record['data']['n']['train']:,} rows" if line["train_sample_fraction"] and join.trains(record) else ""
-    return dict((r["id"], text) for r, text in shown)[record["id"]] + some
+    rows = f", {record['data']['n']['train']:,} rows" if line["train_sample_fraction"] and join.trains(record) else ""
+    return dict((r["id"], text) for r, text in figures)[record["id"]] + rows
 
 
 def value(record, line):
-    """A record's figure for a published line: a score, an epoch's loss, or what the training took."""
+    """A record's figure for a published line: a score, the loss of an epoch, or the time or cost of the training."""
     metric = line["metric"]
     if record["status"] != "done":
         return record["status"]
@@ -124,7 +125,7 @@ def value(record, line):
 
 
 def epoch_loss(training, epoch, metric):
-    """Mean training loss over an epoch's steps, or the loss on the validation rows after it."""
+    """Mean training loss over an epoch's steps or, if metric is "validation_loss", the validation loss after it."""
     validation, losses = training.get("validation") or [], training.get("losses") or []
     if epoch > len(validation):
         return NOTHING
@@ -137,7 +138,7 @@ def epoch_loss(training, epoch, metric):
 
 
 def to_measure(folder, lines):
-    """One line: the command that measures a table, and what it takes."""
+    """One line with the command that measures a table, and its budget."""
     task, tuned = lines[0]["task"], {"qlora", "lora", "full-finetune", join.UNTUNED}
     if task == "serving":
         return SERVING
@@ -146,15 +147,15 @@ def to_measure(folder, lines):
         return "No folder here runs these models: their figures are quoted alone."
     if not any(line["method"].partition("+")[0] in tuned for line in own):
         return f"To measure it: `bash {folder.name}/baseline_inference.sh --task_type {task}`, on a GPU."
-    takes = budget.measure_it(folder.name, task)
-    return f"To measure it: {takes}." if takes else "No script here trains for it."
+    command = budget.measure_it(folder.name, task)
+    return f"To measure it: {command}." if command else "No script here trains for it."
 
 
-def lines_of(all_folders, **wanted):
-    """Published lines with these fields, in their home folder."""
+def lines_of(all_folders, **fields):
+    """Published lines, each from its home folder only, whose fields have these values."""
     return [
         line
         for folder in all_folders
         for line in folder.published
-        if line["home"] == folder.name and all(line[name] == value for name, value in wanted.items())
+        if line["home"] == folder.name and all(line[name] == value for name, value in fields.items())
     ]

@@ -1,4 +1,4 @@
-"""Tables of a folder's own runs: scores, sample efficiency, the grid of adapters, what was written, what it cost."""
+"""Tables of a folder's own runs: scores, sample efficiency, the grid of adapters, free generation, costs."""
 
 from common import budget, metrics
 from common.console import InputError, duration
@@ -6,15 +6,15 @@ from common.reports import cells, join
 from common.reports.cells import NOTHING
 from common.runs import identity
 
-SHOWN = {  # of a task, most important first
+SHOWN = {  # task -> metrics, the most important first
     "classification": ("accuracy", "macro_f1"),
     "summarization": ("rouge1", "rouge2", "rougeL"),
     "sentiment": ("accuracy", "accuracy_negative", "accuracy_positive"),
     "instructions": ("rouge1", "bleu", "bertscore_f1", "length"),
 }
 NONE_YET = "No runs are recorded here yet."
-SHARES = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)  # of sample_ablate.sh
-GRID = {"lora_r": (2, 4, 8, 16), "dropout": (0.1, 0.2, 0.5), "epochs": (2, 5, 10, 20, 30, 50)}  # of run_lora.sh
+SHARES = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)  # as in sample_ablate.sh
+GRID = {"lora_r": (2, 4, 8, 16), "dropout": (0.1, 0.2, 0.5), "epochs": (2, 5, 10, 20, 30, 50)}  # as in run_lora.sh
 
 
 def of_task(folder, task):
@@ -22,40 +22,40 @@ def of_task(folder, task):
 
 
 def stages(record):
-    """(metrics of the untrained model, metrics of the tuned one); None where the record has none."""
+    """(metrics of the untrained model, metrics of the tuned one); None if the record has none."""
     if record["identity"]["kind"] == "baseline":
         return record["metrics"], None
     return record["metrics_before"], record["metrics"]
 
 
 def named(records, without=()):
-    """[(label, record)] in the order of the labels."""
+    """[(label, record)], sorted by label."""
     return sorted(zip(join.labels(records, without), records, strict=True), key=lambda pair: pair[0])
 
 
 def scores(folder, task):
-    """A row a record: the score before and after, with n; what did not end well, with its reason. Answers that were
-    decoded in other ways stand in `decoding`."""
+    """A row for each record: scores before and after training, with n; for failed runs the reason beneath. `decoding`
+    shows inferences on instructions."""
     records = [record for record in of_task(folder, task) if task != "instructions" or not inference(record)]
     if not records:
         return lacking(folder, task)
     first, *others = SHOWN[task]
     title = metrics.TITLES[first]
-    body, more, reasons = [], [], []
+    body, other_scores, reasons = [], [], []
     for label, record in named(records, join.THINNED):
         both = [[cells.figure((stage or {}).get(name)) for stage in stages(record)] for name in SHOWN[task]]
         if record["status"] != "done":
             reasons.append(f"{label}: {record['status']}, {cells.markdown(record['reason'])}  ")
             both[0] = [NOTHING, record["status"]]
         body.append([label, rows(record), *both[0], seconds(record)])
-        more.append([label, *map(arrow, both[1:])])
+        other_scores.append([label, *map(arrow, both[1:])])
     tables = cells.table(["run", ROWS, f"{title}, base", "tuned", "training"], body)
-    tables += "\n" + cells.table(["run", *(metrics.TITLES[name] for name in others)], told_apart(more, body))
+    tables += "\n" + cells.table(["run", *(metrics.TITLES[name] for name in others)], told_apart(other_scores, body))
     return "\n".join([tables, *reasons])
 
 
 def told_apart(rows, others):
-    """`rows` with the second cell of `others` behind names that are not unique."""
+    """`rows`; names that are not unique get the second cell of the same row in `others` appended."""
     names = [row[0] for row in rows]
     return [
         [f"{name} ({other[1]})" if names.count(name) > 1 else name, *row]
@@ -72,7 +72,7 @@ def rows(record):
 
 
 def arrow(both):
-    """base → tuned, of which either may be missing."""
+    """ "base → tuned"; either may be missing."""
     base, tuned = both
     if tuned == NOTHING:
         return base
@@ -89,12 +89,12 @@ def lacking(folder, task):
 
 
 def seconds(record):
-    took = (record["training"] or {}).get("seconds")
-    return NOTHING if took is None else duration(took)
+    training_seconds = (record["training"] or {}).get("seconds")
+    return NOTHING if training_seconds is None else duration(training_seconds)
 
 
 def sample_efficiency(folder):
-    """Accuracy by the share of the training rows: a row a share, a column for runs that are otherwise the same."""
+    """Accuracy by share of the training rows: a row for each share, a column for runs that are otherwise equal."""
     columns, counts, shown = {}, {}, {"train_sample_fraction"}
     records = [record for record in of_task(folder, "classification") if not inference(record)]
     records = [record for record in records if by_share(record)]
@@ -118,7 +118,7 @@ def sample_efficiency(folder):
 
 
 def fits(record):
-    """Whether a run learns from the training rows: a training, or a baseline that fits something."""
+    """Whether a run learns from the training rows: a training, or a baseline that fits a regression."""
     fields = record["identity"]
     return fields["kind"] == "training" or fields["settings"]["baseline"] == "frozen-features"
 
@@ -128,7 +128,7 @@ def by_share(record):
 
 
 def names_without(records, hidden):
-    """Labels of records that say nothing of the fields `hidden`: runs that differ in these alone are named alike."""
+    """Labels of records without the fields `hidden`: runs that differ only in these have the same label."""
     return [join.labels([record], hidden)[0] for record in records]
 
 
@@ -139,7 +139,7 @@ def outcome(record, metric):
 
 
 def costs(folder, task, trainings):
-    """ ", 3.2 hours, 4.10 USD" of as many trainings at the folder's defaults; nothing where these are not known."""
+    """Estimated time and cost of `trainings` trainings at the folder's defaults, in words; "" if they are unknown."""
     checkpoint = folder.facts.VARIANTS[0].checkpoint
     try:
         figures = budget.of_defaults(checkpoint, task)
@@ -150,29 +150,29 @@ def costs(folder, task, trainings):
 
 
 def adapters(folder):
-    """Rank, dropout and epochs: the results of run_lora.sh, a row a rank and dropout, a column a number of epochs."""
+    """Results of run_lora.sh: a row for each rank and dropout, a column for each number of epochs."""
     by_cell = {}
     for record in of_task(folder, "summarization"):
-        settings, differ = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
-        if record["identity"]["kind"] == "training" and settings["lora_r"] and differ and differ <= set(GRID):
+        settings, differing = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
+        if record["identity"]["kind"] == "training" and settings["lora_r"] and differing and differing <= set(GRID):
             by_cell.setdefault(tuple(settings[name] for name in GRID), []).append(record)
     if not by_cell:
-        usual = join.training_settings(folder.path, "summarization").epochs
-        trainings = len(GRID["lora_r"]) * len(GRID["dropout"]) * sum(GRID["epochs"]) / usual
+        default_epochs = join.training_settings(folder.path, "summarization").epochs
+        trainings = len(GRID["lora_r"]) * len(GRID["dropout"]) * sum(GRID["epochs"]) / default_epochs
         takes = costs(folder, "summarization", trainings)
         return f"Not measured here yet. To measure: `bash {folder.name}/run_lora.sh`, 72 trainings{takes}.\n"
     epochs = sorted({key[2] for key in by_cell})
-    head = ["rank, dropout", *(f"{each:g} epochs" for each in epochs)]
+    head = ["rank, dropout", *(f"{epoch_count:g} epochs" for epoch_count in epochs)]
     body = []
     for rank, dropout in sorted({key[:2] for key in by_cell}):
-        records = [join.fullest(by_cell.get((rank, dropout, each), [])) for each in epochs]
+        records = [join.fullest(by_cell.get((rank, dropout, epoch_count), [])) for epoch_count in epochs]
         row = [outcome(record, "rouge1") if record else NOTHING for record in records]
         body.append([f"{rank}, {dropout:g}", *row])
     return "ROUGE-1 of the tuned model:\n\n" + cells.table(head, body)
 
 
 def generated(folder):
-    """What free generation wrote where a class name was wanted, in rows."""
+    """Outcomes of free generation in classification, as numbers of rows."""
     body = []
     for label, record in named(of_task(folder, "classification"), join.THINNED):
         for stage, scored in zip(("base", "tuned"), stages(record), strict=True):
@@ -204,7 +204,7 @@ def is_square(matrix):
 
 
 def cost(folder):
-    """Time, memory and money of every run: of training, then of scoring."""
+    """Time, memory and cost of every run: a table of training and one of scoring."""
     records = join.own(folder)
     if not records:
         return f"{NONE_YET}\n"
@@ -212,20 +212,20 @@ def cost(folder):
     for task in SHOWN:
         for label, record in named(of_task(folder, task), join.THINNED):
             train, test = record["training"] or {}, record["inference"] or {}
-            first = [f"{task}: {label}", rows(record)]
-            waits = [test.get(name) for name in ("latency_p50_s", "latency_p90_s")]
-            spent = [
+            label_cells = [f"{task}: {label}", rows(record)]
+            latencies = [test.get(name) for name in ("latency_p50_s", "latency_p90_s")]
+            training_cells = [
                 seconds(record),
                 amount(train.get("tokens_per_second"), "{:.0f}".format),
                 amount(train.get("peak_memory_bytes"), lambda peak: f"{peak / 1e9:.1f} GB"),
             ]
             usd = amount(record["cost"]["usd"], "{:.4f} USD".format)
-            waited = [
+            scoring_cells = [
                 amount(test.get("samples_per_second"), "{:.2f} rows/s".format),
-                NOTHING if None in waits else "{:.1f} s / {:.1f} s".format(*waits),
+                NOTHING if None in latencies else "{:.1f} s / {:.1f} s".format(*latencies),
             ]
-            trained += [[*first, *spent, usd]] * (spent != [NOTHING] * 3)
-            scored += [[*first, *waited, usd]] * (waited != [NOTHING] * 2)
+            trained += [[*label_cells, *training_cells, usd]] * (training_cells != [NOTHING] * 3)
+            scored += [[*label_cells, *scoring_cells, usd]] * (scoring_cells != [NOTHING] * 2)
             devices.append(device(record))
     text = [cells.table(["training", ROWS, "time", "tokens/s", "peak memory", "cost"], trained)] if trained else []
     text += [cells.table(["scoring", ROWS, "speed", "latency p50 / p90", "cost"], scored)] if scored else []
@@ -233,14 +233,14 @@ def cost(folder):
 
 
 def device(record):
-    """What a run ran on."""
+    """The device of a run, in words."""
     where = record["environment"]
     cores = f" with {where['cpu_count']} cores" if where["cpu_count"] else ""
     return cells.markdown(where["device"]) + cores
 
 
 def commands(folder):
-    """The commands that made the records here, each once, as a block to paste."""
+    """The commands of the folder's records, each once, as a code block."""
     lines = sorted({record["command"] for record in join.own(folder)})
     safe = [line for line in lines if "`" not in line and line == " ".join(line.split())]
     return "\n".join(["```shell", *safe, "```"]) + "\n" if safe else f"{NONE_YET}\n"
@@ -251,7 +251,7 @@ def amount(value, form):
 
 
 def decoding(folder):
-    """Scores of one trained adapter's answers by how they were decoded; beside them what an echo of the prompt gets."""
+    """Scores of inferences on instructions by decoding, and the scores of an echo of the prompt."""
     records = [record for record in of_task(folder, "instructions") if record["identity"]["kind"] == "inference"]
     records = [record for record in records if record["status"] == "done"]
     if not records:
@@ -260,9 +260,9 @@ def decoding(folder):
     head = ["decoding", "scored on", *(metrics.TITLES[name] for name in names)]
     body = []
     for label, record in sorted(zip(join.labels(records), records, strict=True), key=lambda pair: order(pair[1])):
-        how = decoded(record)
-        same = [r for r in records if decoded(r) == how and others(r) == others(record)]
-        shown = how if len(same) == 1 and not others(record) else label
+        decoding_of_record = decoded(record)
+        alike = [r for r in records if decoded(r) == decoding_of_record and others(r) == others(record)]
+        shown = decoding_of_record if len(alike) == 1 and not others(record) else label
         row = [shown, f"{record['data']['n']['test']} rows"]
         body.append([*row, *(cells.figure(record["metrics"].get(name)) for name in names)])
     newest = max(records, key=lambda record: record["finished_at"])
@@ -272,22 +272,22 @@ def decoding(folder):
 
 
 def others(record):
-    """Deviations that have nothing to do with decoding or with how much was trained."""
+    """Deviations other than decoding settings and the number of training rows."""
     return set(join.deviations(record)) - join.THINNED - {"temperature", "top_k", "num_beams"}
 
 
 def decoded(record):
-    """temperature 0.25, top-k 4, 2 beams, or greedy."""
-    asked = record["identity"]["settings"]
-    told = [
-        f"{title} {asked[name]:g}"
+    """The decoding of a record in words: "temperature 0.25, top-k 4, 2 beams", or "greedy"."""
+    settings = record["identity"]["settings"]
+    words = [
+        f"{title} {settings[name]:g}"
         for name, title in (("temperature", "temperature"), ("top_k", "top-k"))
-        if asked[name]
+        if settings[name]
     ]
-    told += [f"{asked['num_beams']} beams"] if asked["num_beams"] > 1 else []
-    return ", ".join(told) or "greedy"
+    words += [f"{settings['num_beams']} beams"] if settings["num_beams"] > 1 else []
+    return ", ".join(words) or "greedy"
 
 
 def order(record):
-    asked = record["identity"]["settings"]
-    return (asked["top_k"] or 0, asked["num_beams"], asked["temperature"] or 0, identity.digest(asked))
+    settings = record["identity"]["settings"]
+    return (settings["top_k"] or 0, settings["num_beams"], settings["temperature"] or 0, identity.digest(settings))

@@ -1,4 +1,4 @@
-"""Tables of what assets/ keeps of the benchmarks and of the load test, for the READMEs of their packages."""
+"""Tables of the benchmarks and of the load test, from their JSON files in assets/."""
 
 import re
 
@@ -7,24 +7,24 @@ from common.reports import cells
 from common.reports.cells import NOTHING
 
 ASSETS = files.ROOT / "assets"
-PART = re.compile(r" \(a run: (\d+)\)")  # each run takes a part of the rows
+PART = re.compile(r" \(a run: (\d+)\)")  # the number of rows of each run, in a line's text
 
 
-def kept(name):
-    """What a file of assets/ holds, or None."""
+def asset(name):
+    """The value of a JSON file in assets/; None if there is no such file."""
     return files.read_json(ASSETS / name) if (ASSETS / name).is_file() else None
 
 
 def benchmarks(_):
-    """The figures of `python -m common bench`, one line a comparison, and beneath them what they were taken on."""
+    """The figures of `python -m common bench`, a row for each comparison, and beneath them their conditions."""
     body, notes = [], []
-    for part in (kept("bench.json") or {}).values():
-        asked = f" ({part['dtype']})" if " --dtype " in part["command"] else ""
+    for part in (asset("bench.json") or {}).values():
+        dtype = f" ({part['dtype']})" if " --dtype " in part["command"] else ""
         for line in part["lines"]:
             low, high = line["ratios"]
             ratio = f"{line['ratio']:.3g}" + (f" ({low:.3g} to {high:.3g})" if low < high else "")
             sides = [amount(line[side], line["unit"]) for side in ("plain", "here")]
-            body.append([cells.markdown(PART.sub("", line["what"]) + asked), *sides, ratio])
+            body.append([cells.markdown(PART.sub("", line["what"]) + dtype), *sides, ratio])
         notes.append(conditions(part))
     if not body:
         return "Not measured yet: `python -m common bench`.\n"
@@ -32,10 +32,10 @@ def benchmarks(_):
 
 
 def conditions(part):
-    """What a part of the benchmark ran on, and how far the two sides agreed."""
+    """The command, device and date of a part of the benchmark, and how far the two sides agreed."""
     runs = f"medians of {part['runs']} runs" if part["runs"] > 1 else "one run"
-    some = PART.search(part["lines"][0]["what"]) if part["lines"] else None
-    runs += f" on {some[1]} of the rows each" if some else ""
+    share_of_rows = PART.search(part["lines"][0]["what"]) if part["lines"] else None
+    runs += f" on {share_of_rows[1]} of the rows each" if share_of_rows else ""
     words = [f"`python -m common bench {part['command']}`: {runs}, {part['date']}"]
     words += [f"{part['device']}, {part['cores']} cores", part["dtype"]]
     for key, title in (("same_choice", "same label as"), ("same_text", "same text as"), ("accuracy", "accuracy")):
@@ -48,7 +48,7 @@ def conditions(part):
 
 
 def amount(value, unit):
-    """A figure with its unit, short."""
+    """A figure with its unit, rounded."""
     for size, prefix in ((1e12, "T"), (1e9, "G")):
         if unit == "FLOP/s" and value >= size:
             return f"{value / size:.3g} {prefix}{unit}"
@@ -56,8 +56,8 @@ def amount(value, unit):
 
 
 def cards(_):
-    """The figures of `python -m common bench gpu`, a line a cell and side."""
-    measured = kept("bench_gpu.json")
+    """The figures of `python -m common bench gpu`, a row for each cell and side."""
+    measured = asset("bench_gpu.json")
     if measured is None:
         return "Not measured yet: `python -m common bench gpu` takes a CUDA card.\n"
     body = []
@@ -70,33 +70,33 @@ def cards(_):
                 shown = [f"{speed:,.0f}", f"{figures['mfu']:.0%}", f"{peak / 1e9:.1f} GB"]
             body.append([cells.markdown(cell), cells.markdown(side), *shown])
     head = ["model, method, row", "side", "tokens/s", "of the card's matrix-product rate", "peak memory"]
-    told = f"{measured['card']}, {measured['date']}, medians of {measured['runs']} runs: `python -m common bench gpu`."
-    return f"{cells.table(head, body)}\n{cells.markdown(told).replace('&#96;', '`')}\n"
+    note = f"{measured['card']}, {measured['date']}, medians of {measured['runs']} runs: `python -m common bench gpu`."
+    return f"{cells.table(head, body)}\n{cells.markdown(note).replace('&#96;', '`')}\n"
 
 
 def load(_):
-    """The load test's rates, latencies and cost, and where it saturated."""
-    report = kept("loadtest.json")
+    """The load test's rates, latencies and cost, and the rate at which the server saturated."""
+    report = asset("loadtest.json")
     if report is None:
         return "Not measured yet: `python -m common loadtest`.\n"
     head = ["offered/s", "completed/s", "sent", "failed", "p50 / p90 / p99, s", "tokens/s", "USD / 1,000 tokens"]
     body = []
     for block in report["rates"]:
-        late = [block["latency_s"][name] for name in ("p50", "p90", "p99")]
+        latencies = [block["latency_s"][name] for name in ("p50", "p90", "p99")]
         body.append(
             [
                 f"{block['offered_per_s']:.2f}",
                 f"{block['completed_per_s']:.2f}",
                 str(block["sent"]),
                 str(block["failed"]),
-                " / ".join(NOTHING if each is None else f"{each:.1f}" for each in late),
+                " / ".join(NOTHING if latency is None else f"{latency:.1f}" for latency in latencies),
                 NOTHING if block["tokens_per_s"] is None else f"{block['tokens_per_s']:.1f}",
                 NOTHING if block["usd_per_1000_tokens"] is None else f"{block['usd_per_1000_tokens']:.6f}",
             ]
         )
     text, ramp = cells.table(head, body), report["saturation"]
     if ramp:
-        where = f"saturated at {ramp['rate']:g} requests/s" if ramp["rate"] else "not saturated"
-        most = NOTHING if ramp["sustained_rate"] is None else f"{ramp['sustained_rate']:g}"
-        text += f"\n{where}: {cells.markdown(ramp['reason'])}; highest rate that it kept up with: {most}\n"
+        outcome = f"saturated at {ramp['rate']:g} requests/s" if ramp["rate"] else "not saturated"
+        sustained = NOTHING if ramp["sustained_rate"] is None else f"{ramp['sustained_rate']:g}"
+        text += f"\n{outcome}: {cells.markdown(ramp['reason'])}; highest rate that it kept up with: {sustained}\n"
     return text

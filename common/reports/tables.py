@@ -1,8 +1,8 @@
-"""`python -m common tables [FOLDER…] [--check]`: rewrites what READMEs have between markers.
+"""`python -m common tables [FOLDER…] [--check]` rewrites the text between the markers of the READMEs.
 
 `<!-- table:NAME -->` … `<!-- /table -->` holds a table of the folder's published.csv, or one of GENERATED or FRONT
-below; `<!-- figure:WORDS -->` … `<!-- /figure -->` a figure in a sentence (front.py). No number in a README is typed by
-hand.
+below; `<!-- figure:WORDS -->` … `<!-- /figure -->` holds a figure within a sentence (front.py). Nobody types a number
+into a README by hand.
 """
 
 import functools
@@ -13,7 +13,7 @@ from common.console import InputError, say
 from common.reports import front, plots, protocol, published, runs, speed
 from common.runs import flags, folders
 
-# A marker between backticks is talked about, not meant.
+# A marker between backticks is an example in a text, not a marker.
 MARKERS = re.compile(r"^(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL | re.MULTILINE)
 FIGURES = re.compile(r"(?<!`)(<!-- figure:([^\n]+?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 BEGUN = {"table": re.compile(r"^<!-- table:", re.MULTILINE), "figure": re.compile(r"(?<!`)<!-- figure:")}
@@ -46,7 +46,7 @@ FRONT = {
 
 
 def everything(folder):
-    """All that a folder's records say, task by task, with headings; one line where there are none."""
+    """All tables and pictures of a folder's records, by task, with headings; one line without records."""
     text = []
     for task, title in TITLES.items():
         if runs.of_task(folder, task):
@@ -72,7 +72,8 @@ def front_table(name, all_folders):
 
 
 def rendered(path, make, figure):
-    """The text of the README at `path` with every table made anew by `make(name)`, every figure by `figure(words)`."""
+    """The text of the README at `path` with new tables from make(name) and new figures from figure(words). Raises
+    InputError for a marker without its end."""
     text = path.read_text(encoding="utf-8")
     for pattern, kind in ((MARKERS, "table"), (FIGURES, "figure")):
         if len(pattern.findall(text)) != len(BEGUN[kind].findall(text)) or nested(pattern, text, kind):
@@ -82,19 +83,21 @@ def rendered(path, make, figure):
 
 
 def nested(pattern, text, kind):
-    """Whether a marker begins within another one, because that one's end is missing."""
+    """Whether a marker begins before the end of another one, whose own end is then missing."""
     return any(BEGUN[kind].search(match[3]) for match in pattern.finditer(text))
 
 
-def pages(wanted, all_folders):
-    """[(README, what makes its tables)]: of the folders, of the packages of common/, and the front page."""
-    made = [
+def pages(chosen, all_folders):
+    """[(path of a README, function from a table's name to its text)] of the chosen model folders, of the packages in
+    common/, and of the front page."""
+    documents = [
         (folder.path / "README.md", functools.partial(folder_table, folder, all_folders=all_folders))
-        for folder in wanted
+        for folder in chosen
         if (folder.path / "README.md").is_file()
     ]
     make = functools.partial(front_table, all_folders=all_folders)
-    return made + [(path, make) for path in [*sorted(files.ROOT.glob("common/*/README.md")), files.ROOT / "README.md"]]
+    others = [*sorted(files.ROOT.glob("common/*/README.md")), files.ROOT / "README.md"]
+    return documents + [(path, make) for path in others]
 
 
 def main(words):
@@ -105,7 +108,7 @@ def main(words):
     all_folders = folders.all_folders()
     documents = pages(folders.named(args.folders, all_folders), all_folders)
     figure = functools.partial(front.figure, all_folders=all_folders)
-    # Everything is made before anything is written, so that a record that is not valid changes nothing.
+    # Make all texts before writing any, so that an invalid record changes no README.
     new = {path: rendered(path, make, figure) for path, make in documents}
     stale = [path for path, text in new.items() if text != path.read_text(encoding="utf-8")]
     if args.check and stale:

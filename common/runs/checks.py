@@ -1,4 +1,4 @@
-"""What is refused before anything is loaded: flags that this machine cannot serve, models that it cannot hold."""
+"""Checks before anything is loaded: flags that need what this machine lacks, and models that it cannot hold."""
 
 import importlib.util
 import os
@@ -9,13 +9,15 @@ import sys
 from common import checkpoints, console, data, machine
 from common.console import InputError
 
-NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # a weight, with its scales (double quantisation)
-PACKAGES = {"use_flash_attention": ("flash_attn", "flash-attn --no-build-isolation")}  # flag -> module, pip's words
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes of a weight with its scales (double quantisation)
+# flag -> (module, arguments of pip install)
+PACKAGES = {"use_flash_attention": ("flash_attn", "flash-attn --no-build-isolation")}
 PACKAGES |= {"use_liger_kernel": ("liger_kernel", "liger-kernel")}
 
 
 def check_machine(run):
-    """Raises InputError if this machine cannot hold the model or lacks what a flag needs; says what works instead."""
+    """Raises InputError, with a command that works here, if this machine cannot hold the model of `run` or lacks what
+    its flags need."""
     check_kernels(run.execution)
     check_tracker(run.execution.report_to)
     lack = shortage(run.variant) if run.checkpoint.name == run.variant.checkpoint else None
@@ -24,7 +26,7 @@ def check_machine(run):
 
 
 def works_here(run):
-    """The same command on the embedded model; on the sample if no data is at hand."""
+    """The same command with the embedded model, and with the sample if the data are not on this machine."""
     words = list(sys.argv)
     while "--pretrained_ckpt" in words:
         at = words.index("--pretrained_ckpt")
@@ -41,8 +43,8 @@ def works_here(run):
 
 
 def shortage(variant):
-    """What this machine lacks to load `variant`, a published checkpoint, in a sentence; None if nothing. What training
-    takes beside the weights depends on the rows, and is the budget's."""
+    """A sentence that says why this machine cannot load `variant`, a published checkpoint; None if it can. It counts
+    the weights only: the memory of a training depends on the rows, and common/budget estimates it."""
     gpu = machine.cuda().get_device_properties(0).total_memory if machine.cuda() else 0
     weights = NF4_BYTES * variant.linear_parameters + 2 * (variant.parameters - variant.linear_parameters)
     if gpu >= weights or (not gpu and variant.parameters <= machine.CPU_LIMIT):
@@ -53,7 +55,7 @@ def shortage(variant):
 
 
 def check_kernels(execution):
-    """Raises InputError where the machine lacks what a flag of `execution` needs."""
+    """Raises InputError if this machine lacks what a flag of `execution` (settings.Execution) needs."""
     for flag, (module, words) in PACKAGES.items():
         if getattr(execution, flag) and not (machine.cuda() and importlib.util.find_spec(module)):
             lack = "the package is missing" if machine.cuda() else "there is no GPU here: drop the flag"
@@ -79,7 +81,7 @@ def check_tracker(name):
 
 
 def check_encoder(name):
-    """Raises InputError for an encoder that BERTScore cannot use, before anything is trained."""
+    """Raises InputError for an encoder that BERTScore cannot use."""
     if name != checkpoints.stand_in("encoder"):
         from bert_score.utils import model2layers
 
@@ -88,8 +90,8 @@ def check_encoder(name):
 
 
 def check_context(settings, variant):
-    """Raises InputError where what is read and what is written do not fit the context of `variant` together. The rest
-    of the prompt is not counted: it is of a few dozen tokens."""
+    """Raises InputError if the document and the answer together exceed the context of `variant`. It leaves out the few
+    dozen other tokens of the prompt."""
     written = settings.max_new_tokens or 0
     read = max(settings.max_document_tokens, settings.prompt_tokens if settings.shots else 0)
     if read + written > variant.context:

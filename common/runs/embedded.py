@@ -1,4 +1,4 @@
-"""`python -m common checkpoints`: installs and unpacks the embedded models."""
+"""`python -m common checkpoints` installs and unpacks the embedded models."""
 
 import argparse
 

@@ -1,6 +1,7 @@
-"""One experiment: a script's settings, the flags and the checkpoint's own folder made into one run.
+"""One experiment: it makes a run from the script's settings, the flags and the checkpoint's home folder.
 
-A setting comes from the first of these that names it: a flag, the checkpoint's own home folder, the script.
+The home folder of a checkpoint is the model folder that lists it. A setting has the value of a flag; without the flag
+that of the home folder's script; without such a script that of the script that runs.
 """
 
 import dataclasses
@@ -16,10 +17,12 @@ from common.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a script says of itself. file, doc: the script's __file__ and __doc__; kind: a key of flags.KINDS;
-    settings: its Settings, or {task: Settings} where --task_type chooses; facts, wording: the folder's model.py and
-    prompts.py; variant: the default checkpoint, model.py's first unless said; demo, adapter: settings that --demo and
-    --lora_r bring along; shots: {task: {prompt type: examples}}; prompted: it can score the untrained model, too."""
+    """A script's description of its experiment.
+
+    file, doc: the script's __file__ and __doc__; kind: a key of flags.KINDS; settings: its Settings, or {task:
+    Settings} if --task_type chooses; facts, wording: the folder's model.py and prompts.py; variant: the default
+    checkpoint (default: the first in model.py); demo, adapter: settings that --demo and --lora_r change; shots: {task:
+    {prompt type: number of examples}}; prompted: whether the script can also score the untrained model."""
 
     file: str
     doc: str
@@ -36,7 +39,7 @@ class Experiment:
 
     @property
     def home(self):
-        """The script's folder. Not that of `facts`: a borrowed checkpoint brings its own."""
+        """The script's folder. `facts` can be of another folder, if the checkpoint is borrowed from it."""
         return Path(self.file).resolve().parent
 
     @property
@@ -52,13 +55,13 @@ class Experiment:
         return self.variant or self.facts.VARIANTS[0]
 
     def start(self, main, answer=None):
-        """Run `main(run)`, or print answer(run) where --text asks; returns the exit code."""
+        """Run main(run) or, with --text, print answer(run); returns the exit code."""
         return console.exit_code(self.execute, main, answer)
 
     def execute(self, main, answer):
         args = self.arguments()
         if args.dry_run == "budget" and self.kind_of(args) == "training":
-            # The libraries that count what a training takes stand above this file.
+            # common/budget is in a higher layer than this file, so it runs as a command.
             sys.stdout.flush()
             words = ["-m", "common", "budget", self.file, *sys.argv[1:]]
             os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
@@ -78,14 +81,14 @@ class Experiment:
         return parser.parse_args(words)
 
     def kind_of(self, args):
-        """What the flags make of the script: "training", "baseline" or "inference"."""
+        """The kind of the run: "training", "baseline" or "inference"."""
         if self.prompted and (args.prompt_type or args.random_head):
             return "baseline"
         return {"loop": "training", "untrained": "baseline"}.get(self.kind, self.kind)
 
     def resolve(self, words=None, fetch=False):
-        """The run.Run that the flags ask for. Loads no model; reads the rows where they are at hand, or with `fetch`
-        from the hub."""
+        """The run.Run of a command line. Loads no model; reads the rows if they are on this machine or, with `fetch`,
+        from the hub. words: the command line (default: sys.argv). Raises InputError."""
         args = self.arguments(words)
         task, trained = args.task_type, None
         if self.kind == "inference":
@@ -101,8 +104,8 @@ class Experiment:
         target = next((vars(args)[flag] for flag in flags.TARGET[task] if vars(args)[flag]), None)
         rows = {"path": args.data, "demo": args.demo, "text_column": args.text_column, "target_column": target}
         rows |= {limit: getattr(settings, limit) for limit in limits}
-        wanted = fetch or (not vars(args).get("text") and data.at_hand(task, args.data, args.demo))
-        known = data.of_task(task, **rows) if wanted else None
+        reads_rows = fetch or (not vars(args).get("text") and data.at_hand(task, args.data, args.demo))
+        data_rows = data.of_task(task, **rows) if reads_rows else None
         run_identity = identity.Identity(
             kind=kind,
             task=task,
@@ -110,28 +113,28 @@ class Experiment:
             revision=checkpoint.revision,
             format=trained.format if trained else variant.format,
             wording=dataclasses.asdict(getattr(self.wording, task.upper())),
-            data=data_fields(known, rows, task),
+            data=data_fields(data_rows, rows, task),
             settings=settings.fields(),
             precision=args.precision,
             trained=trained and {"id": trained.id, "sha256": trained.sha256},
         )
         if trained and trained.wording != run_identity.wording:
             console.warn("prompts.py says something else than when this model was trained: it is asked in other words")
-        return run.Run(self, home.facts, args, run_identity, settings, checkpoint, variant, rows, known, trained)
+        return run.Run(self, home.facts, args, run_identity, settings, checkpoint, variant, rows, data_rows, trained)
 
     def located(self, name):
-        """(Checkpoint, Variant, Experiment at home) of the checkpoint called `name`. A checkpoint that no folder knows
-        is at home here; a local copy of one of this folder's variants is told by its name."""
-        here = [variant for variant in self.facts.VARIANTS if name == variant.checkpoint or is_copy(name, variant)]
-        if here:
-            return checkpoints.find(name, here[0].revision), here[0], self
-        known = folders.home(name)
-        if not known:
+        """(Checkpoint, Variant, Experiment of its home folder) of the checkpoint called `name`. This folder is the home
+        of checkpoints that no folder lists, and of local copies of its variants, which it knows by their name."""
+        variants = [variant for variant in self.facts.VARIANTS if name == variant.checkpoint or is_copy(name, variant)]
+        if variants:
+            return checkpoints.find(name, variants[0].revision), variants[0], self
+        home_folder = folders.home(name)
+        if not home_folder:
             variant = self.first
             if variant.format == "chat" and Path(name).is_dir() and not has_chat_template(Path(name)):
                 variant = dataclasses.replace(variant, format="plain")
             return checkpoints.find(name), variant, self
-        facts, variant = known
+        facts, variant = home_folder
         if (variant.format == "encoder") != (self.first.format == "encoder"):
             kinds = ("an encoder", "a model that writes")
             own, other = kinds if self.first.format == "encoder" else kinds[::-1]
@@ -139,11 +142,12 @@ class Experiment:
             raise InputError(f"these scripts are for {own}, {name} is {other}; embedded: {usable}")
         folder = Path(facts.__file__).parent
         script = folder / Path(self.file).name.replace(self.home.name, folder.name, 1)
-        theirs = folders.experiment(script) if script.is_file() else self
-        return checkpoints.find(name, variant.revision), variant, dataclasses.replace(theirs, facts=facts)
+        home_experiment = folders.experiment(script) if script.is_file() else self
+        return checkpoints.find(name, variant.revision), variant, dataclasses.replace(home_experiment, facts=facts)
 
     def chosen(self, task, home, args):
-        """The checkpoint's home's settings, with what --demo, --lora_r or --prompt_type bring; flags come later."""
+        """Settings of the home folder's script with the changes of --demo, --lora_r or --prompt_type; `with_flags`
+        applies the other flags."""
         settings = home.by_task.get(task) or self.by_task[task]
         prompt_type = vars(args).get("prompt_type")
         if prompt_type or vars(args).get("random_head"):
@@ -163,25 +167,26 @@ class Experiment:
 
 
 def is_copy(name, variant):
-    """Whether `name` is a folder that is called like the variant."""
+    """Whether `name` is a local folder with the variant's name."""
     return Path(name).is_dir() and Path(name).resolve().name == Path(variant.checkpoint).name
 
 
 def has_chat_template(folder):
-    """Whether the tokenizer in a model's folder can write a conversation."""
+    """Whether the tokenizer in a model's folder has a chat template."""
     config = folder / "tokenizer_config.json"
     in_config = config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8", errors="replace")
     return in_config or (folder / "chat_template.jinja").is_file()
 
 
 def with_flags(settings, args, facts, kind):
-    """`settings` with what the flags say. Raises InputError for flags that contradict each other or ask in vain."""
+    """`settings` with the values of the flags. Raises InputError for flags that contradict each other or have no
+    effect. facts: the home folder's model.py; kind: "training", "baseline" or "inference"."""
     given = {n: v for n, v in vars(args).items() if n in Settings.names() and v is not None and v is not False}
     if settings.lora_r is None and not given.get("lora_r") and kind == "training":
         for name in ("dropout", "lora_alpha", "full_tune"):
             if name in given:
                 raise InputError(f"--{name} is the adapter's: it needs --lora_r")
-    if kind == "inference":  # how many rows are scored is not what was trained on
+    if kind == "inference":  # do not take over the number of test rows from the training
         given = {"max_test_samples": None} | given
     if given.get("full_tune"):
         given["targets"] = facts.ALL_TARGETS
@@ -201,16 +206,17 @@ def with_flags(settings, args, facts, kind):
     return settings
 
 
-def data_fields(known, rows, task):
-    """The `data` block of an identity; without digests where the rows are not read."""
-    columns = {"text_column": rows["text_column"], "target_column": rows["target_column"]}
-    if known is None:
+def data_fields(data_rows, request, task):
+    """The `data` field of an identity. data_rows: what common/data.py read, None (then without digests) if nothing;
+    request: the arguments for common/data.py."""
+    columns = {"text_column": request["text_column"], "target_column": request["target_column"]}
+    if data_rows is None:
         return {
             "name": data.TASKS[task][0]["name"],
             **columns,
             "sha256": dict.fromkeys(("train", "validation", "test")),
         }
-    return {"name": known.name, **columns, "sha256": known.sha256}
+    return {"name": data_rows.name, **columns, "sha256": data_rows.sha256}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +233,8 @@ class Trained:
 
 
 def sources_of(args):
-    """Where the rows may be from that the training to use was trained on, if nobody names it: from the same place as
-    the rows that are scored; for a single --text also from elsewhere, but for demos."""
+    """Sources of training rows ("sample", "study", "own") among which an inference without --experiment_dir looks for
+    its training: the source of the rows to score; for a single --text any but the sample."""
     if args.demo:
         return ("sample",)
     if args.text:
@@ -237,8 +243,8 @@ def sources_of(args):
 
 
 def trained_run(experiment, task, folder, sources):
-    """The Trained in `folder` or, without one, the newest of the task under the home's experiments/ that was trained on
-    rows from one of `sources`."""
+    """The Trained in `folder`; without a folder, the newest one of the task under the home's experiments/ that was
+    trained on rows from one of `sources`. Raises InputError."""
     if folder:
         folder = Path(folder).expanduser()
         if not weights_of(folder) or not (folder / "run.json").is_file():
@@ -257,15 +263,15 @@ def trained_run(experiment, task, folder, sources):
             raise InputError(
                 f"nothing trained yet for {task}: run {script} first, or name a folder with --experiment_dir"
             )
-        _, folder, run_json = max(runs, key=lambda each: each[0])
+        _, folder, run_json = max(runs, key=lambda candidate: candidate[0])
     fields = run_json["identity"]
     settings, digest = Settings().replaced(fields["settings"]), checkpoints.sha256(weights_of(folder))
-    facts = (fields[name] for name in ("checkpoint", "format", "wording"))
-    return Trained(folder, run_json["id"], digest, *facts, settings)
+    details = (fields[name] for name in ("checkpoint", "format", "wording"))
+    return Trained(folder, run_json["id"], digest, *details, settings)
 
 
 def weights_of(folder):
-    """The file of the weights that a finished training left in `folder`, or None."""
+    """Path of the weights of a finished training in `folder`; None if there are none."""
     files = [folder / "adapter" / "adapter_model.safetensors", folder / "model" / "model.safetensors"]
     finished = (folder / "training.json").is_file()  # written last
     return next((file for file in files if finished and file.is_file()), None)

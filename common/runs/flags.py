@@ -1,5 +1,5 @@
-"""The command line of the experiments: every flag once, grouped, with unit. A default that is not stated here is the
-script's own, which stands in its SETTINGS and in its --help."""
+"""The command line of the experiments: every flag once, in groups, with its unit. A flag without a default here has the
+value of the script's SETTINGS, which --help shows."""
 
 import argparse
 import difflib
@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def positive(kind, most=float("inf")):
-    """An argparse type: an int or a float above 0 and at most `most`."""
+    """An argparse type: a number above 0 and at most `most`. kind: int or float."""
 
     def parse(text):
         value = kind(text)
@@ -48,7 +48,7 @@ def positive(kind, most=float("inf")):
 
 
 def seed(text):
-    """0 <= seed < 2**32, what numpy takes."""
+    """An argparse type: 0 <= seed < 2**32, the range of numpy."""
     value = int(text)
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text} is not in 0 <= seed < 2**32")
@@ -56,14 +56,13 @@ def seed(text):
 
 
 def epochs(text):
-    """2 and 2.0 are one setting: an int where that is exact, else a float."""
+    """An argparse type: an int if the value is whole, else a float, so that 2 and 2.0 are the same setting."""
     value = positive(float, 10_000)(text)
     return int(value) if value.is_integer() else value
 
 
 def between(low, high, includes_low=False):
-    """An argparse type: a float above `low`, or from it on, and up to `high`; 1 as a lower bound's partner is excluded
-    for probabilities, which reach 1 from below."""
+    """An argparse type: a float in low < value <= high or, with includes_low, in low <= value < high."""
 
     def parse(text):
         value = float(text)
@@ -78,7 +77,7 @@ def between(low, high, includes_low=False):
 
 
 def name(text):
-    """A name, a path or a text: anything but an empty one, or bytes that are no text."""
+    """An argparse type: a name, a path or a text that is not empty and is valid UTF-8."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty text names nothing")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -96,7 +95,7 @@ def switch(text):
 
 N = {"metavar": "N", "type": positive(int, 10**9)}
 MODEL = {
-    "pretrained_ckpt": flag("hub id, local folder, .gguf file, smollm2, or for encoders minilm",
+    "pretrained_ckpt": flag("hub id, local folder, .gguf file, or an embedded model: smollm2, for encoders minilm",
                             metavar="NAME", type=name),
     "data": flag("own rows: csv, tsv, jsonl, json, parquet, .gz of these, or a folder with train.* and test.*; "
                  "else $DATA_DIR/<data set>/, then the hub", metavar="PATH", type=name),
@@ -109,39 +108,41 @@ TARGET = {
 }
 TARGET["sentiment"] = TARGET["classification"]
 READING = {
-    "max_document_tokens": flag("cut documents, never prompts, after N tokens", metavar="N", type=positive(int, 10**6)),
+    "max_document_tokens": flag(
+        "cut documents to N tokens; prompts are never cut", metavar="N", type=positive(int, 10**6)
+    ),
     "max_test_samples": flag("score N test rows, the same ones for every model", **N),
 }
-NEW_TOKENS = {"max_new_tokens": flag("tokens of an answer, at most", metavar="N", type=positive(int, 100_000))}
+NEW_TOKENS = {"max_new_tokens": flag("most tokens of an answer", metavar="N", type=positive(int, 100_000))}
 THINNING = {
     "train_sample_fraction": flag("share of the training rows, 0 < F <= 1; smaller ones are subsets of larger ones",
                                   metavar="F", type=between(0, 1)),
-    "max_train_samples": flag("train on N rows at most", **N),
+    "max_train_samples": flag("train on at most N rows", **N),
 }  # fmt: skip
 TUNING = {
     "epochs": flag("passes over the training rows", metavar="N", type=epochs),
-    "learning_rate": flag("of the optimizer", metavar="LR", type=positive(float)),
-    "lr_scheduler": flag("how the learning rate runs", choices=SCHEDULERS),
-    "batch_size": flag("rows an optimizer step", metavar="N", type=positive(int, 100_000)),
+    "learning_rate": flag("peak learning rate of the optimizer", metavar="LR", type=positive(float)),
+    "lr_scheduler": flag("schedule of the learning rate", choices=SCHEDULERS),
+    "batch_size": flag("rows in each optimizer step", metavar="N", type=positive(int, 100_000)),
 }
 ADAPTER = {
     "lora_r": flag("rank of the adapter", metavar="R", type=positive(int, 65_536)),
     "lora_alpha": flag("the adapter's output is scaled by alpha / rank", metavar="A", type=positive(int, 10**6)),
-    "dropout": flag("on the adapter's input, 0 <= P < 1", metavar="P", type=between(0, 1, includes_low=True)),
-    "neftune": flag("NEFTune: noise on the embeddings while training; 5 is usual",
+    "dropout": flag("dropout on the adapter's input, 0 <= P < 1", metavar="P", type=between(0, 1, includes_low=True)),
+    "neftune": flag("alpha of NEFTune, noise on the embeddings while training; 5 is usual",
                     metavar="ALPHA", type=positive(float)),
-    "full_tune": switch("adapters on all linear layers but the head, not on attention alone"),
-    "use_liger_kernel": switch("liger-kernel's fused layers while training (NVIDIA GPU)"),
-    "torch_compile": switch("compile training's passes (needs a C++ compiler; no gain seen on a CPU)"),
-    "report_to": flag("tracker that transformers knows: tensorboard, wandb, mlflow, …", metavar="NAME", type=name),
+    "full_tune": switch("put adapters on all linear layers but the head, not only on attention"),
+    "use_liger_kernel": switch("train with liger-kernel's fused layers (NVIDIA GPU)"),
+    "torch_compile": switch("compile the training step (needs a C++ compiler; no gain measured on a CPU)"),
+    "report_to": flag("a tracker of transformers: tensorboard, wandb, mlflow, …", metavar="NAME", type=name),
 }  # fmt: skip
 DECODING = {
-    "temperature": flag("sample at this temperature, from 0.001", metavar="T", type=between(0.000999, 1000)),
-    "top_k": flag("sample from the K likeliest tokens", metavar="K", type=positive(int, 10**6)),
-    "num_beams": flag("beam search", metavar="N", type=positive(int, 256)),
+    "temperature": flag("sample at temperature T, 0.001 or more", metavar="T", type=between(0.000999, 1000)),
+    "top_k": flag("sample from the K most likely tokens", metavar="K", type=positive(int, 10**6)),
+    "num_beams": flag("beam search with N beams", metavar="N", type=positive(int, 256)),
 }
 BERTSCORE = {
-    "bertscore_model": flag("encoder of BERTScore: minilm, embedded, or a hub id that bert-score knows; figures of "
+    "bertscore_model": flag("encoder of BERTScore: minilm (embedded) or a hub id that bert-score knows; figures of "
                             "different encoders do not compare", metavar="NAME", type=name),
 }  # fmt: skip
 PROMPTING = {"prompt_type": flag("examples in the prompt: none, one, or several", choices=PROMPT_TYPES)}
@@ -149,29 +150,29 @@ UNTRAINED = {
     "baseline": flag("dummy: the most frequent class, the first utterances; frozen-features: a logistic regression on "
                      "the untrained encoder's output", choices=["dummy", "frozen-features"]),
 }  # fmt: skip
-HEAD = {"random_head": switch("score a class head that nobody trained, drawn by --seed")}
+HEAD = {"random_head": switch("score the model with an untrained class head, drawn by --seed")}
 TRAINED = {
-    "experiment_dir": flag("folder of a training run (default: this folder's newest of the task)",
+    "experiment_dir": flag("folder of a training run (default: the newest one of the task in this folder)",
                            metavar="DIR", type=name),
     "text": flag("answer this one text instead of scoring the test rows", metavar="TEXT", type=name),
 }  # fmt: skip
-BEFORE = {"no_before": switch("do not score the base model beside the tuned one")}
+BEFORE = {"no_before": switch("score only the tuned model, not the base model")}
 RUNNING = {
-    "demo": switch("the whole job on the embedded model and the sample data, in minutes on 2 cores"),
-    "seed": flag("of training and sampling; rows never depend on it", metavar="N", type=seed),
-    "precision": flag("what is computed in; auto: as published where that is fast here", choices=PRECISIONS),
-    "inference_batch_size": flag("rows scored at once, at most", metavar="N", type=positive(int, 100_000)),
-    "use_flash_attention": switch("attention by the flash-attn package (NVIDIA GPU)"),
-    "output_dir": flag("everything that the run writes goes here (default: experiments/ and results/ of the folder)",
-                       metavar="DIR", type=name),
-    "resume": switch("go on after an interruption; a finished run is left as it is"),
-    "dry_run": flag("print the plan and what a training takes: memory, time, cost; `plan`: the plan alone. Nothing is "
-                    "written", nargs="?", const="budget", choices=["plan", "budget"]),
+    "demo": switch("run the whole experiment on the embedded model and the sample data, in minutes on 2 cores"),
+    "seed": flag("seed of training and sampling; it does not choose the rows", metavar="N", type=seed),
+    "precision": flag("dtype of the computation; auto: the published one if it is fast here", choices=PRECISIONS),
+    "inference_batch_size": flag("most rows scored in one batch", metavar="N", type=positive(int, 100_000)),
+    "use_flash_attention": switch("compute attention with the flash-attn package (NVIDIA GPU)"),
+    "output_dir": flag("folder of everything that the run writes (default: experiments/ and results/ of the model "
+                       "folder)", metavar="DIR", type=name),
+    "resume": switch("go on after an interruption; does nothing if the run is finished"),
+    "dry_run": flag("print the plan and the memory, time and cost of a training; `plan`: only the plan. Writes nothing",
+                    nargs="?", const="budget", choices=["plan", "budget"]),
     "price_per_hour": flag("price of this machine, for the record's cost", metavar="USD", type=positive(float)),
     "instance": flag("name of this machine type, for the record", metavar="NAME", type=name),
 }  # fmt: skip
 
-# Of a kind of script: titles of groups and what stands in them.
+# Kind of script -> its own groups of flags, with their titles.
 KINDS = {
     "training": [("fine-tuning", TUNING | ADAPTER | THINNING | BEFORE)],
     "loop": [("fine-tuning", TUNING | THINNING | BEFORE)],
@@ -182,11 +183,13 @@ KINDS = {
 
 
 def parser(doc, kind, tasks, settings, writes=True, prompted=False):
-    """The Parser of an experiment. kind: a key of KINDS; tasks: of which --task_type chooses where there are several;
-    settings: {task: Settings or None}, for the defaults that --help shows; writes: the model writes text;
-    prompted: the script also scores the untrained model."""
-    made = Parser(description=doc)
-    target = {name: each for task in tasks for name, each in TARGET[task].items()}
+    """The Parser of an experiment.
+
+    kind: a key of KINDS; tasks: of the script, if it has several --task_type chooses one; settings: {task: Settings or
+    None}, the defaults that --help shows; writes: whether the model generates text; prompted: whether the script also
+    scores the untrained model."""
+    argument_parser = Parser(description=doc)
+    target = {name: keywords for task in tasks for name, keywords in TARGET[task].items()}
     groups = [("model and data", MODEL | target | READING | (NEW_TOKENS if writes else {}))]
     groups += KINDS[kind]
     if prompted:
@@ -196,15 +199,15 @@ def parser(doc, kind, tasks, settings, writes=True, prompted=False):
     if "instructions" in tasks:
         groups += [("scoring", BERTSCORE)]
     groups += [("how it runs", RUNNING)]
-    usual = vars(next(iter(settings.values()))) if len(tasks) == 1 and next(iter(settings.values())) else {}
+    defaults = vars(next(iter(settings.values()))) if len(tasks) == 1 and next(iter(settings.values())) else {}
     for title, flags in groups:
-        group = made.add_argument_group(title)
-        for each, keywords in flags.items():
-            value = usual.get(each)
+        group = argument_parser.add_argument_group(title)
+        for flag_name, keywords in flags.items():
+            value = defaults.get(flag_name)
             default = f" (default: {value:g})" if isinstance(value, int | float) and value is not False else ""
             default = f" (default: {value})" if isinstance(value, str) else default
-            group.add_argument(f"--{each}", **{**keywords, "help": keywords["help"].replace("%", "%%") + default})
+            group.add_argument(f"--{flag_name}", **{**keywords, "help": keywords["help"].replace("%", "%%") + default})
         if title == "model and data" and len(tasks) > 1:
             group.add_argument("--task_type", choices=tasks, default=tasks[0], help=f"(default: {tasks[0]})")
-    made.set_defaults(**{"precision": "auto", "report_to": "none", "task_type": tasks[0]})
-    return made
+    argument_parser.set_defaults(**{"precision": "auto", "report_to": "none", "task_type": tasks[0]})
+    return argument_parser

@@ -1,4 +1,4 @@
-"""The model folders: facts, wording and scripts as modules, published figures, records."""
+"""The model folders: their model.py, prompts.py and scripts as modules, their published figures and their records."""
 
 import contextlib
 import csv
@@ -12,17 +12,17 @@ from common import files
 from common.console import InputError
 from common.runs import records
 
-LOCAL = ("model", "prompts")  # what every folder calls alike, and its scripts import
+LOCAL = ("model", "prompts")  # modules of the same name in every folder, which its scripts import
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A model folder as tables and pictures see it. Each of `records` has "file", its path, beside its fields."""
+    """A model folder, for tables and pictures. Each of `records` has its fields and "file", its path."""
 
     path: Path
     facts: object  # model.py
-    published: list  # lines of published.csv
-    records: list  # of results/, validated
+    published: list  # lines of published.csv, as dicts
+    records: list  # validated records in results/, as dicts
 
     @property
     def name(self):
@@ -35,7 +35,7 @@ class Folder:
 
 @functools.cache
 def load_module(path):
-    """A Python file of a model folder as a module, which imports the model.py and prompts.py beside it."""
+    """The module of a Python file in a model folder; it imports the model.py and prompts.py of the same folder."""
     path = Path(path).resolve()
     with neighbours(path.parent):
         spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
@@ -46,8 +46,8 @@ def load_module(path):
 
 @contextlib.contextmanager
 def neighbours(home):
-    """While a script is imported, `import model` means the file in its own folder."""
-    kept = {name: sys.modules.pop(name) for name in LOCAL if name in sys.modules}
+    """A context in which `import model` and `import prompts` import the files of the folder `home`."""
+    saved = {name: sys.modules.pop(name) for name in LOCAL if name in sys.modules}
     sys.path.insert(0, str(home))
     try:
         yield
@@ -55,11 +55,11 @@ def neighbours(home):
         sys.path.remove(str(home))
         for name in LOCAL:
             sys.modules.pop(name, None)
-        sys.modules.update(kept)
+        sys.modules.update(saved)
 
 
 def experiment(path):
-    """The EXPERIMENT of the script at `path`. Raises InputError where it is none of this repository's."""
+    """The EXPERIMENT of the script at `path`. Raises InputError if `path` is not a script of a model folder."""
     path = Path(path).resolve()
     if not path.is_file():
         raise InputError(f"no script {files.display(path)}")
@@ -72,38 +72,38 @@ def experiment(path):
 
 
 def model_files():
-    """Every folder's model.py, as a path."""
+    """Paths of all folders' model.py."""
     return sorted(files.ROOT.glob("*/model.py"))
 
 
 def facts():
-    """Every folder's model.py, as a module."""
+    """All folders' model.py, as modules."""
     return [load_module(path) for path in model_files()]
 
 
 def home(checkpoint):
-    """(facts, Variant) of the folder whose checkpoint it is, or None."""
+    """(model.py as a module, Variant) of the folder that lists `checkpoint`; None if no folder does."""
     return next(
         ((each, variant) for each in facts() for variant in each.VARIANTS if variant.checkpoint == checkpoint), None
     )
 
 
 def read(path):
-    """The Folder at `path`."""
+    """The Folder at `path`. Raises InputError if a record is not valid."""
     with open(path / "published.csv", encoding="utf-8", newline="") as stream:
         published = list(csv.DictReader(stream))
-    kept = [{**records.checked(file), "file": file} for file in sorted((path / "results").glob("*.json"))]
-    return Folder(path, load_module(path / "model.py"), published, kept)
+    folder_records = [{**records.checked(file), "file": file} for file in sorted((path / "results").glob("*.json"))]
+    return Folder(path, load_module(path / "model.py"), published, folder_records)
 
 
 def all_folders():
     return [read(file.parent) for file in model_files()]
 
 
-def named(names, all_of_them):
-    """Those of the folders that the command line names, or all. Raises InputError for one that is not there."""
-    known = {folder.name: folder for folder in all_of_them}
-    unknown = [name for name in names if name.rstrip("/") not in known]
+def named(names, every_folder):
+    """The folders with these names; all folders without a name. Raises InputError for an unknown name."""
+    by_name = {folder.name: folder for folder in every_folder}
+    unknown = [name for name in names if name.rstrip("/") not in by_name]
     if unknown:
-        raise InputError(f"no model folder {', '.join(unknown)}; there are: {', '.join(known)}")
-    return [known[name.rstrip("/")] for name in names] or all_of_them
+        raise InputError(f"no model folder {', '.join(unknown)}; there are: {', '.join(by_name)}")
+    return [by_name[name.rstrip("/")] for name in names] or every_folder

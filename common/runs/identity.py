@@ -1,6 +1,6 @@
-"""What makes a run this run: one frozen record of everything that can change its numbers, and the hash of it.
+"""The identity of a run: everything that can change its numbers, and a hash of it.
 
-Paths, --resume, sweeps and tables use the hash and the fields; nothing is joined on formatted text.
+Paths, --resume, sweeps and tables use the hash and the fields; nothing is matched by formatted text.
 """
 
 import dataclasses
@@ -10,25 +10,25 @@ import json
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Everything that can change a number of a run. What cannot (place, tracker, rows scored at once) is not here."""
+    """Everything that can change a number of a run. It leaves out the rest: place, tracker, inference batch size."""
 
     kind: str  # "training", "baseline" or "inference"
     task: str  # "classification", "summarization", "sentiment" or "instructions"
-    checkpoint: str  # as --pretrained_ckpt names it
+    checkpoint: str  # its name, as in --pretrained_ckpt
     revision: str | None  # the hub's commit, the package's version, or a digest of local files
     format: str  # "plain", "chat" or "encoder"
-    wording: dict  # the prompt's template as text
+    wording: dict  # fields of the prompt's encoding.Template
     data: dict  # {"name", "text_column", "target_column", "sha256": {split: digest or None}}
     settings: dict  # settings.Settings.fields
-    precision: str  # asked for; what was used stands in the record's environment
-    trained: dict | None = None  # inference: {"id", "sha256"} of the training that made the weights
+    precision: str  # the flag's value; the record's environment has the one that was used
+    trained: dict | None = None  # of an inference: {"id", "sha256"} of its training and the trained weights
 
     @property
     def id(self):
         return digest(self.fields())
 
     def fields(self):
-        """As a record has them."""
+        """The fields as a dict, as in a record."""
         return dataclasses.asdict(self)
 
 
@@ -39,7 +39,7 @@ def digest(fields):
 
 
 def method(fields):
-    """The study's word for what a run does, from the fields of its identity: "qlora+neftune", "few-shot", …"""
+    """The study's name of a run's method, from the fields of its identity: "qlora+neftune", "few-shot", …"""
     settings = fields["settings"]
     for name in ("prompt_type", "baseline"):
         if fields["kind"] == "baseline" and settings[name]:
@@ -55,7 +55,7 @@ def method(fields):
 
 
 def flat(fields):
-    """The fields of an identity in one level: settings and data by their own names, digests as "train rows", …"""
+    """The fields of an identity as a flat dict: settings and data under their own names, digests as "train rows", …"""
     data = fields["data"]
     rows = {f"{split} rows": value for split, value in data["sha256"].items()}
     columns = {name: data[name] for name in ("name", "text_column", "target_column")}
@@ -65,6 +65,6 @@ def flat(fields):
 
 
 def differences(one, other):
-    """{name: (value of one, value of the other)} of what two identities' fields differ in."""
+    """{name: (value of one, value of the other)} of the fields in which two identities differ."""
     one, other = flat(one), flat(other)
     return {name: (one.get(name), other.get(name)) for name in one | other if one.get(name) != other.get(name)}

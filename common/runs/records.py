@@ -1,7 +1,7 @@
-"""One small JSON a run: identity, scores, data, time, memory, cost, versions. Tables are made of these.
+"""The record of a run, a small JSON file: identity, scores, data, time, memory, cost, versions. Tables show records.
 
-The shape is `record.schema.json` beside this file; `python -m common records FILE…` validates. A value that is not
-known is null, never 0. What a run's folder holds is said by its run.json (`run.schema.json`).
+`record.schema.json` beside this file describes it; `python -m common records FILE…` validates records. An unknown value
+is null, never 0. The run.json in a run's folder (`run.schema.json`) says which run the folder belongs to.
 """
 
 import datetime
@@ -25,26 +25,26 @@ def now():
 
 
 def folder(path):
-    """Where the run that wrote the record at `path` keeps its other files (adapter, answers): beside a record.json,
-    else under experiments/ of the same model folder."""
+    """The folder with the other files (adapter, answers) of the run that wrote the record at `path`: the folder of a
+    record.json, else one under experiments/ of the same model folder."""
     path = Path(path).resolve()
     return path.parent if path.name == "record.json" else path.parent.parent / "experiments" / path.stem
 
 
 def checked(path):
-    """The record at `path`. InputError, with the path, if there is none or it is not valid."""
+    """The record at `path`. Raises InputError, with the path, if it is missing or not valid."""
     record = files.read_json(path)
     validate(record, "record.schema.json", path)
     check_id(record, path)
     for name, metric in {**(record["metrics"] or {}), **(record["metrics_before"] or {})}.items():
-        value, around = metric["value"], metric["ci95"]
-        if value is not None and around and not around[0] <= value <= around[1]:
+        value, interval = metric["value"], metric["ci95"]
+        if value is not None and interval and not interval[0] <= value <= interval[1]:
             raise InputError(f"{path}: {name} lies outside its own interval")
     return record
 
 
 def run_of(folder):
-    """What run.json of a run's folder says: {"id", "identity", "source", …}. InputError if it is not a run's."""
+    """The fields of run.json in a run's folder: {"id", "identity", "source", …}. Raises InputError if not valid."""
     path = Path(folder) / "run.json"
     run_json = files.read_json(path)
     validate(run_json, "run.schema.json", path)
@@ -53,14 +53,14 @@ def run_of(folder):
 
 
 def check_id(record, path):
-    """The hash is what names files and joins tables: it must be that of the fields beside it."""
+    """Raises InputError if the id is not the hash of the identity: files and tables rely on it."""
     if identity.digest(record["identity"]) != record["id"]:
         raise InputError(f"{path}: the id is not that of the identity beside it; the file was changed by hand")
 
 
 @functools.cache
 def validator(schema):
-    """The validator of a schema: a file beside this one, or a path."""
+    """The jsonschema validator of a schema: the name of a file beside this one, or a path."""
     import jsonschema
     import referencing
 
@@ -71,7 +71,7 @@ def validator(schema):
 
 
 def validate(value, schema="record.schema.json", path="record"):
-    """Raises InputError naming the first field of `value` that breaks `schema`."""
+    """Raises InputError with the first field of `value` that does not match `schema`."""
     try:
         error = next(iter(sorted(validator(schema).iter_errors(value), key=lambda e: list(map(str, e.path)))), None)
     except RecursionError:
@@ -101,18 +101,18 @@ def environment():
 
 
 def git(*words):
-    """What git says, or None where there is no git or no repository."""
+    """The output of a git command; None without git or a repository."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(files.ROOT), *words], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None
 
 
 def main(words):
-    """`python -m common records FILE…`: validate them."""
+    """`python -m common records FILE…`: validate records."""
     parser = flags.Parser(prog="python -m common records", description="Validate records.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="record of a run")
     for path in parser.parse_args(words).files:

@@ -1,4 +1,4 @@
-"""One run: what it is called, where its files go, its plan, its start, and its record."""
+"""One run: its name, its folder, its plan, its start and its record."""
 
 import contextlib
 import dataclasses
@@ -20,15 +20,16 @@ PLACES = ("data", "output_dir", "resume", "dry_run", "experiment_dir", "price_pe
 
 
 class Run:
-    """One run of an experiment. A stage is handed what it needs of it by name, and changes nothing of it.
+    """One run of an experiment. A script passes its attributes to the stages, which do not change them.
 
-    rows: what common/data.py is asked for; data: the rows, None until they were read; trained: the training that an
-    inference uses, or None.
+    rows: arguments for common/data.py; data: the rows, None before they are read; trained: folder of the training that
+    an inference uses, else None.
     """
 
-    def __init__(self, experiment, facts, args, run_identity, settings, checkpoint, variant, rows, known, trained):
+    def __init__(self, experiment, facts, args, run_identity, settings, checkpoint, variant, rows, data_rows, trained):
         self.experiment, self.facts, self.args, self.identity = experiment, facts, args, run_identity
-        self.settings, self.checkpoint, self.variant, self.rows, self.data = settings, checkpoint, variant, rows, known
+        self.settings, self.checkpoint, self.variant = settings, checkpoint, variant
+        self.rows, self.data = rows, data_rows
         self.task, self.kind, self.format = run_identity.task, run_identity.kind, run_identity.format
         self.template = getattr(experiment.wording, run_identity.task.upper())
         self.method, self.text = identity.method(run_identity.fields()), vars(args).get("text")
@@ -38,9 +39,9 @@ class Run:
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", checkpoint.label).strip("-.") or "model"
         label = f"{inference}{run_identity.task}_{name}_{self.method.replace('+', '-')}_{run_identity.id}"
         folder = Path(args.output_dir).expanduser() if args.output_dir else experiment.home / "experiments" / label
-        # Tables are run_identity of results/: records of this folder's own checkpoints on the study's own rows.
-        own = any(checkpoint.name == each.checkpoint for each in experiment.facts.VARIANTS)
-        shown = own and (not known or known.kind == "study") and not args.output_dir
+        # Tables show the records in results/: runs of this folder's own checkpoints on the study's own rows.
+        own = any(checkpoint.name == own_variant.checkpoint for own_variant in experiment.facts.VARIANTS)
+        shown = own and (not data_rows or data_rows.kind == "study") and not args.output_dir
         self.record_path = experiment.home / "results" / f"{label}.json" if shown else folder / "record.json"
         kernels = ("use_flash_attention", "use_liger_kernel", "torch_compile")
         self.execution = Execution(
@@ -59,7 +60,7 @@ class Run:
 
     @property
     def labels(self):
-        """Class names of the training that an inference uses; empty where answers are free text."""
+        """Class names of the training that an inference uses; empty if answers are free text."""
         return files.read_json(self.trained / "labels.json")
 
     @property
@@ -71,7 +72,7 @@ class Run:
         return self.kind == "training"
 
     def plan(self):
-        """What will be done, resolved, before it is done."""
+        """The plan of the run as text: the value of every setting, and where the record will be."""
         rows = [("plan", f"{self.variant.name}, {self.task}: {self.method}")]
         rows += [("checkpoint", f"{self.checkpoint.name} ({self.checkpoint.source})")]
         rows += [("format", self.format), ("precision", self.identity.precision)]
@@ -89,17 +90,17 @@ class Run:
         return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
 
     def finished(self):
-        """Whether the record of this very run is there, done."""
-        if not self.data or not os.path.isfile(self.record_path):  # False for a name that is too long, too
+        """Whether the record of this run exists and has the status "done". Raises InputError if it is damaged."""
+        if not self.data or not os.path.isfile(self.record_path):  # also False for a name that is too long
             return False
         record = records.checked(self.record_path)
         return record["status"] == "done" and record["id"] == self.identity.id
 
     def finish(self, rows, truncated, scores, report=None):
-        """The last stage of every script that scores: write the record, print the small table and its path.
+        """The last stage of every script: write the record, print its small table and its path.
 
-        scores: {"base", "tuned", "inference", "confusion"} of the test stage; report: {"training", "estimate"} of a
-        training; truncated: {split: documents that were cut}.
+        rows: from common/data.py; truncated: {split: number of documents that were cut}; scores: {"base", "tuned",
+        "inference", "confusion"} of the test stage; report: {"training", "estimate"} of a training.
         """
         tuned = scores["tuned"]
         record = self.record(rows, report) | {
@@ -114,9 +115,9 @@ class Run:
         say(f"record: {files.display(self.record_path)}")
 
     def write(self, record):
-        """Validate and write the record, with what it cost and when it ended."""
+        """Add the cost and the time of the end to the record, validate and write it. Raises InputError."""
         seconds = (record["training"] or {}).get("seconds") or 0
-        seconds += sum(each or 0 for each in ((record["inference"] or {}).get("stages") or {}).values())
+        seconds += sum(spent or 0 for spent in ((record["inference"] or {}).get("stages") or {}).values())
         price = self.args.price_per_hour
         record["cost"]["usd"] = round(price * seconds / 3600, 6) if price else None
         record["finished_at"] = records.now()
@@ -125,7 +126,7 @@ class Run:
         files.write_json(self.record_path, record)
 
     def record(self, rows, report=None):
-        """The record before anything is scored."""
+        """The record without scores. rows: from common/data.py; report: {"training", "estimate"} of a training."""
         training, estimate = (report or {}).get("training"), (report or {}).get("estimate")
         return {
             "schema_version": records.SCHEMA_VERSION,
@@ -154,16 +155,16 @@ class Run:
         }
 
     def command(self):
-        """What makes this run again, without this machine's places."""
-        usual, words = vars(self.experiment.arguments([])), []
+        """The command that repeats this run, without the flags in PLACES, which concern this machine only."""
+        defaults, words = vars(self.experiment.arguments([])), []
         for name, value in vars(self.args).items():
-            if value != usual[name] and name not in PLACES:
+            if value != defaults[name] and name not in PLACES:
                 words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         return shlex.join(["python", self.experiment.script, *words])
 
 
 def compared(estimate, training):
-    """An estimate and its error against what was measured: 0.1 is 10 % too much; None where either is not known."""
+    """The estimate with its errors against the measurement: 0.1 is 10 % too much; None if either is unknown."""
     if not estimate:
         return None
     error = {}
@@ -174,7 +175,7 @@ def compared(estimate, training):
 
 
 def small(record):
-    """Before and after of one record, for the terminal."""
+    """The scores of one record before and after training, as a table for the terminal."""
     before = record["metrics_before"]
     rows = [["metric (%, 95 % interval)", *(["base"] if before else []), "tuned" if record["training"] else "model"]]
     for name, metric in record["metrics"].items():
@@ -201,16 +202,16 @@ def small(record):
 
 
 def perform(run, main, answer):
-    """Everything from the check of the machine to the record. What ends badly for a reason of its own leaves a record
-    that says so."""
+    """Run main(run) in the run's folder or, with --text, print answer(run). If main raises Failed, write a record with
+    the status and the reason."""
     quiet_libraries(run.checkpoint, run.text or data.at_hand(run.task, run.args.data, run.args.demo))
     machine.keep_freed()
-    precision, whole = run.args.precision, run.trains and run.settings.lora_r is None
-    used = machine.run_precision(run.facts.PRECISION, whole) if precision == "auto" else precision
-    run.execution = dataclasses.replace(run.execution, precision=used)
+    precision, trains_all = run.args.precision, run.trains and run.settings.lora_r is None
+    used_precision = machine.run_precision(run.facts.PRECISION, trains_all) if precision == "auto" else precision
+    run.execution = dataclasses.replace(run.execution, precision=used_precision)
     if run.text:
         return say(answer(run))
-    run.environment = records.environment() | {"precision": used, "threads": machine.threads()}
+    run.environment = records.environment() | {"precision": used_precision, "threads": machine.threads()}
     say(run.plan())
     with claimed(run):
         try:
@@ -223,20 +224,22 @@ def perform(run, main, answer):
 
 @contextlib.contextmanager
 def claimed(run):
-    """The run's folder as its own: empty, or begun by the same run. Raises InputError where it holds anything else; if
-    the input turns out to be bad before anything was made, nothing stays behind."""
-    folder, begun = run.execution.folder, []
-    new = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    """A context that claims the run's folder, which must be empty or belong to the same run. Raises InputError if it
+    holds anything else. If the input turns out to be bad, a new folder is removed."""
+    folder, existing = run.execution.folder, []
+    created = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            begun += os.listdir(folder)
-            if begun and "run.json" not in begun:
+            existing += os.listdir(folder)
+            if existing and "run.json" not in existing:
                 raise InputError(f"{folder} holds files that no run wrote: name a new folder with --output_dir")
-            if begun and (run_json := records.run_of(folder))["id"] != run.identity.id:
-                differ = identity.differences(run_json["identity"], run.identity.fields())
-                what = ", ".join(f"{name} {one} there, {other} here" for name, (one, other) in list(differ.items())[:3])
-                raise InputError(f"{folder} holds another run ({what}): name another folder with --output_dir")
+            if existing and (run_json := records.run_of(folder))["id"] != run.identity.id:
+                differing = identity.differences(run_json["identity"], run.identity.fields())
+                changes = ", ".join(
+                    f"{name} {one} there, {other} here" for name, (one, other) in list(differing.items())[:3]
+                )
+                raise InputError(f"{folder} holds another run ({changes}): name another folder with --output_dir")
             run_json = {
                 "schema_version": records.SCHEMA_VERSION,
                 "id": run.identity.id,
@@ -248,24 +251,24 @@ def claimed(run):
             raise InputError(f"cannot write into {folder}: {error.strerror}; name another --output_dir") from None
         yield
     except InputError:
-        if not begun:
-            forget(folder, new)
+        if not existing:
+            forget(folder, created)
         raise
 
 
-def forget(folder, new):
-    """Remove run.json where it is alone in `folder`, and those of the folders `new` that are empty."""
+def forget(folder, created):
+    """Remove run.json if it is the only file in `folder`, and the folders in `created` that are empty."""
     with contextlib.suppress(OSError):
         if os.listdir(folder) == ["run.json"]:
             os.unlink(folder / "run.json")
-    for path in new:
+    for path in created:
         with contextlib.suppress(OSError):
             path.rmdir()
 
 
 def quiet_libraries(checkpoint, data_at_hand=True):
-    """Keep loaders' bars and hints off the screen, and everything off the network if nothing is needed from it. Must
-    come before transformers is imported."""
+    """Hide the progress bars and hints of the libraries, and set them offline if the run needs no download. Call it
+    before transformers is imported."""
     if checkpoint.source != "hub" and data_at_hand:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

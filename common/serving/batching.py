@@ -1,5 +1,5 @@
-"""Requests that wait for one model: one thread takes them in the order they came and answers those that decode alike
-as one batch.
+"""The queue of requests for one model: one thread takes them in order of arrival and answers requests with the same
+decoding as one batch.
 """
 
 import collections
@@ -14,40 +14,40 @@ from common.serving.text_stream import TextStream
 
 
 class Full(Exception):
-    """As many requests wait as may."""
+    """The queue holds as many requests as it may."""
 
 
 @dataclass(eq=False)
 class Request:
-    """One prompt and how it is to be answered.
+    """One prompt and how to answer it.
 
-    Once `ready` is set, `answer` is {"text", "tokens", "stopped"} as generation.cut has it, or None if there is none.
-    listen(piece) is called from the worker's thread: with each piece of text, if `streams`, and with None at the end.
+    Once `ready` is set, `answer` is the dict {"text", "tokens", "stopped"} of generation.cut, or None if the request
+    failed. The worker's thread calls listen(piece) with each piece of text, if `streams`, and with None at the end.
     """
 
     prompt: list  # token ids
-    encoder: object  # encoding.Encoder: the tokenizer, and what ends an answer
-    decoding: dict  # as generation.GREEDY
-    max_tokens: int
-    seed: int | None = None  # given: drawn alone, as generation.generate draws it, whoever else asks
+    encoder: object  # encoding.Encoder: the tokenizer and the token ids that end an answer
+    decoding: dict  # of the form of generation.GREEDY
+    max_tokens: int  # limit of the answer
+    seed: int | None = None  # if given, the request is a batch of its own, sampled as generation.generate samples
     stops: tuple = ()  # the answer ends before the first of these texts
-    streams: bool = False
+    streams: bool = False  # whether listen gets pieces of text
     listen: object = lambda piece: None
-    came: float = field(default_factory=time.monotonic)
-    gone: bool = False  # nobody waits for the answer any more
+    came: float = field(default_factory=time.monotonic)  # seconds, when it was made
+    gone: bool = False  # whether nobody waits for the answer any more
     answer: dict | None = None
     ready: threading.Event = field(default_factory=threading.Event)
     turn: object = field(default_factory=threading.Lock)
 
     def alike(self, other):
-        """May both be answered by one batch?"""
+        """Whether one batch may answer both requests."""
         if self is other:
             return True
         same = (self.encoder, self.decoding, self.max_tokens) == (other.encoder, other.decoding, other.max_tokens)
         return same and self.seed is other.seed is None
 
     def end(self, answer):
-        """Hand the answer over; only the first call counts."""
+        """Hand over the answer (None: there is none); only the first call counts."""
         with self.turn:
             if self.ready.is_set():
                 return
@@ -57,10 +57,10 @@ class Request:
 
 
 class Worker(threading.Thread):
-    """The thread that alone uses `model`.
+    """The only thread that uses `model`.
 
-    batch_size: requests answered at a time, at most. wait: seconds after it came that a request waits for others like
-    it, at most, while the model is idle. max_waiting: requests that may wait.
+    batch_size: largest number of requests in a batch. wait: longest time in seconds, from its arrival, that a request
+    waits for similar ones while the model is idle. max_waiting: largest number of requests in the queue.
     """
 
     def __init__(self, model, batch_size, wait, max_waiting):
@@ -70,7 +70,7 @@ class Worker(threading.Thread):
         self.changed = threading.Condition()
 
     def submit(self, request):
-        """Take a request; it is `ready` some time later, whatever happens. Raises Full."""
+        """Queue a request; it becomes `ready` later, even if it fails. Raises Full."""
         with self.changed:
             if len(self.waiting) >= self.max_waiting:
                 raise Full
@@ -81,20 +81,20 @@ class Worker(threading.Thread):
         request.end(None)
 
     def drop(self, request):
-        """Nobody waits for it any more: it leaves the queue, or the batch at the next token."""
+        """Remove a request that nobody waits for: from the queue at once, from a batch at the next token."""
         request.gone = True
         with self.changed:
             if request in self.waiting:
                 self.waiting.remove(request)
 
     def close(self):
-        """Break off at the next token what is being written. Whoever waits is told at once that there is no answer."""
+        """Stop the running batch at the next token, and end every request without an answer at once."""
         with self.changed:
             self.closed = True
-            left = [*self.waiting, *self.running]
+            unfinished = [*self.waiting, *self.running]
             self.waiting.clear()
             self.changed.notify()
-        for request in left:
+        for request in unfinished:
             request.end(None)
 
     def run(self):
@@ -102,7 +102,7 @@ class Worker(threading.Thread):
             self.answer(batch)
 
     def next_batch(self):
-        """The oldest request with those like it; [] once closed."""
+        """The oldest request and those that may share its batch; [] once closed."""
         with self.changed:
             self.running = []
             while not self.closed:
@@ -111,9 +111,9 @@ class Worker(threading.Thread):
                     continue
                 first = self.waiting[0]
                 batch = [request for request in self.waiting if request.alike(first)][: self.batch_size]
-                left = first.came + self.wait - time.monotonic()
-                if first.seed is None and len(batch) < self.batch_size and left > 0:
-                    self.changed.wait(left)
+                seconds_left = first.came + self.wait - time.monotonic()
+                if first.seed is None and len(batch) < self.batch_size and seconds_left > 0:
+                    self.changed.wait(seconds_left)
                     continue
                 for request in batch:
                     self.waiting.remove(request)
@@ -122,14 +122,14 @@ class Worker(threading.Thread):
             return []
 
     def answer(self, batch):
-        """Write the answers of a batch. Each request ends as soon as its own answer does. A batch that fails leaves
-        those that have not ended without an answer, and the reason on stderr."""
+        """Generate the answers of a batch. Each request ends as soon as its own answer does. If generation fails, the
+        requests that have not ended get no answer, and stderr gets the reason."""
         first = batch[0]
         seed = secrets.randbits(62) if first.seed is None else first.seed * 1_000_003
         texts = [TextStream(request.encoder, request.stops) for request in batch]
 
         def on_token(rows, tokens):
-            """Returns the rows that are to leave the batch."""
+            """Returns the rows that leave the batch."""
             for row, token in zip(rows, tokens, strict=True):
                 texts[row].add(token)
                 tell(batch[row], texts[row])
@@ -151,7 +151,7 @@ class Worker(threading.Thread):
 
 
 def tell(request, text, last=False):
-    """Pass on what has become certain of an answer, and its end."""
+    """Pass on the part of an answer that no later token can change, and the end of the answer."""
     if request.ready.is_set() or request.gone:
         return
     if request.streams and (piece := text.piece(last)):

@@ -1,5 +1,6 @@
-"""The address of `python -m common serve`: routes, bodies that are read, answers that are sent whole or in pieces.
-Imported once something is served: it takes starlette in.
+"""The HTTP routes of `python -m common serve`: they read JSON bodies and send answers, whole or as a stream.
+
+Import this module only when something is served, because it imports starlette.
 """
 
 import asyncio
@@ -29,10 +30,10 @@ from common.serving.openai_api import (
     usage_wanted,
 )
 
-BODY_BYTES = 1_000_000  # of a request
-BODY_SECONDS = 10  # that the body of a request may take to arrive
-IDLE_SECONDS = 30  # a connection on which no request comes is closed
-BACKLOG = 2048  # connections that the kernel keeps until they are accepted; it may have a lower limit of its own
+BODY_BYTES = 1_000_000  # limit of a request's body
+BODY_SECONDS = 10  # limit of the time that a request's body takes to arrive
+IDLE_SECONDS = 30  # a connection without a request is closed after this time
+BACKLOG = 2048  # connections that wait to be accepted; the kernel may set a lower limit
 
 
 def error_reply(status, *words):
@@ -41,7 +42,7 @@ def error_reply(status, *words):
 
 
 class Guard:
-    """Refuses what a web page sends: any name can be made to lead here, and any page can post here."""
+    """Refuses requests of web pages: any host name can be resolved to this machine, and any page can post here."""
 
     def __init__(self, app, port):
         self.app, self.port = app, port
@@ -57,7 +58,8 @@ class Guard:
 
 
 class Endpoint:
-    """The routes. served: serve.Served; context: tokens that prompt and answer may take together."""
+    """The routes. served: serve.Served; prompts: openai_api.Prompts; worker: batching.Worker; context: limit on the
+    tokens of prompt and answer together."""
 
     def __init__(self, served, prompts, worker, context):
         self.served, self.prompts, self.worker, self.context = served, prompts, worker, context
@@ -67,22 +69,24 @@ class Endpoint:
     def app(self, port):
         """The ASGI application."""
 
-        async def refused(_, error):
+        async def on_refused(_, error):
             return error_reply(*error.args)
 
-        async def not_found(request, error):
+        async def on_not_found(request, error):
             if error.status_code == 405:
                 return error_reply(405, f"use {error.headers['Allow']}")
             return error_reply(error.status_code, f"there is nothing here; there are: {', '.join(routes)}")
 
-        async def broken(*_):
+        async def on_defect(*_):
             return error_reply(500, "a defect of the server; its own output says which")
 
         routes = {"/health": self.health, "/v1/models": self.models}
         routes |= dict.fromkeys(FIELDS, self.complete)
         app = Starlette(
-            routes=[Route(path, do, methods=["POST" if path in FIELDS else "GET"]) for path, do in routes.items()],
-            exception_handlers={Refused: refused, HTTPException: not_found, Exception: broken},
+            routes=[
+                Route(path, handler, methods=["POST" if path in FIELDS else "GET"]) for path, handler in routes.items()
+            ],
+            exception_handlers={Refused: on_refused, HTTPException: on_not_found, Exception: on_defect},
         )
         return Guard(app, port)
 
@@ -90,25 +94,25 @@ class Endpoint:
         return JSONResponse({"status": "ok", "model": self.served.name, "waiting": len(self.worker.waiting)})
 
     async def models(self, _):
-        about = {"object": "model", "created": self.began, "owned_by": "local", "max_model_len": self.context}
-        return JSONResponse({"object": "list", "data": [{"id": self.served.name, **about}]})
+        description = {"object": "model", "created": self.began, "owned_by": "local", "max_model_len": self.context}
+        return JSONResponse({"object": "list", "data": [{"id": self.served.name, **description}]})
 
     async def complete(self, http):
-        """An answer to POST /v1/completions or /v1/chat/completions."""
-        sent, path = await read(http), http.scope["path"]
-        check_fields(sent, FIELDS[path])
-        usage_place = usage_wanted(sent)
+        """Answer POST /v1/completions or /v1/chat/completions. Raises Refused."""
+        body, path = await read(http), http.scope["path"]
+        check_fields(body, FIELDS[path])
+        usage_place = usage_wanted(body)
         chat = path.endswith("chat/completions")
         tokenise = self.prompts.conversation if chat else self.prompts.completion
-        ids, ends = await run_in_threadpool(tokenise, sent)
-        request = request_of(sent, self.served.name, ids, ends, self.usual, self.context)
+        ids, encoder = await run_in_threadpool(tokenise, body)
+        request = request_of(body, self.served.name, ids, encoder, self.usual, self.context)
         shape, pieces = Shape(chat, self.served.name), self.submit(request)
         try:
-            # The status is not sent before something is written, so that a failure has a status of its own.
+            # Wait for the first piece before sending a status, so that a failure gets its own status.
             first = await next_piece(pieces, http)
             if first is HUNG_UP:
                 self.worker.drop(request)
-                return Response()  # nobody reads it
+                return Response()  # the client hung up: nobody reads this
             if request.ready.is_set() and not request.answer:
                 raise self.failed()
             if not request.streams:
@@ -120,11 +124,11 @@ class Endpoint:
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     def submit(self, request):
-        """A queue of the request's pieces of text, with None at the end. Raises Refused."""
+        """Submit the request; returns an asyncio.Queue of its pieces of text, with None at the end. Raises Refused."""
         loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
 
         def listen(piece):
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+            with contextlib.suppress(RuntimeError):  # the server has ended and closed the loop
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         request.listen = listen
@@ -136,20 +140,20 @@ class Endpoint:
         return pieces
 
     async def events(self, request, shape, piece, pieces, usage_place):
-        """Server-sent events: the chunks of an answer, of which `piece` is the first text, then [DONE]."""
+        """Yield server-sent events: the chunks of an answer, then [DONE]. piece: the answer's first text."""
         event = lambda value: f"data: {json.dumps(value)}\n\n"  # noqa: E731
-        more = {"usage": None} if usage_place == "behind" else {}  # OpenAI has it so
+        no_usage = {"usage": None} if usage_place == "behind" else {}  # as OpenAI sends it
         try:
             if shape.chat:
-                yield event(shape.chunk(None, first=True) | more)
+                yield event(shape.chunk(None, first=True) | no_usage)
             while piece is not None:
-                yield event(shape.chunk(piece) | more)
+                yield event(shape.chunk(piece) | no_usage)
                 piece = await pieces.get()
             if not request.answer:
                 yield event(error_body(*self.failed().args))
                 return
             reason, usage = self.end(request)
-            yield event(shape.chunk(None, reason) | ({"usage": usage} if usage_place == "beside" else more))
+            yield event(shape.chunk(None, reason) | ({"usage": usage} if usage_place == "beside" else no_usage))
             if usage_place == "behind":
                 yield event(shape.part([]) | {"usage": usage})
             yield "data: [DONE]\n\n"
@@ -157,7 +161,7 @@ class Endpoint:
             self.worker.drop(request)
 
     def end(self, request):
-        """(why the answer ended, its usage), as OpenAI has them."""
+        """(finish_reason, usage) of an answer, as OpenAI names and counts them."""
         read, written = len(request.prompt), request.answer["tokens"]
         usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         return "stop" if request.answer["stopped"] else "length", usage
@@ -172,15 +176,15 @@ HUNG_UP = object()
 
 
 async def next_piece(pieces, http):
-    """What comes next, or HUNG_UP if the client closes the connection before."""
-    wait = asyncio.ensure_future
-    piece, end = wait(pieces.get()), wait(disconnected(http))
+    """The next piece of text, or HUNG_UP if the client closes the connection before it comes."""
+    start = asyncio.ensure_future
+    piece, hang_up = start(pieces.get()), start(disconnected(http))
     try:
-        await asyncio.wait({piece, end}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({piece, hang_up}, return_when=asyncio.FIRST_COMPLETED)
         return piece.result() if piece.done() else HUNG_UP
     finally:
         piece.cancel()
-        end.cancel()
+        hang_up.cancel()
 
 
 async def disconnected(http):
@@ -189,34 +193,35 @@ async def disconnected(http):
 
 
 async def read(http):
-    """The JSON object that was sent. Raises Refused."""
+    """The JSON object in the request's body. Raises Refused if the body is too large, late, cut off or not JSON."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in http.stream():
                 body += part
-                if len(body) > BODY_BYTES:  # what is still to come is dropped by uvicorn
+                if len(body) > BODY_BYTES:  # uvicorn drops the rest
                     raise Refused(413, f"a request has at most {BODY_BYTES} bytes")
     except TimeoutError:
         raise Refused(408, f"the body is shorter than was told, or took more than {BODY_SECONDS} s") from None
     except ClientDisconnect:
         raise Refused(400, "the connection was closed") from None
     try:
-        sent = json.loads(bytes(body))
+        value = json.loads(bytes(body))
     except (ValueError, RecursionError):
         raise Refused(400, "the body is not JSON") from None
-    if not isinstance(sent, dict):
+    if not isinstance(value, dict):
         raise Refused(400, "the body is not a JSON object")
-    return sent
+    return value
 
 
 def bind(port):
-    """A socket of this machine only, taken before the model is loaded and opened when it is there."""
-    taken = socket.socket()
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A socket bound to 127.0.0.1:port. It is bound before the model is loaded, so that a port in use fails at once,
+    and listens once the server runs. Raises InputError."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        taken.bind(("127.0.0.1", port))
+        listener.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
-        taken.close()
+        listener.close()
         raise InputError(f"port {port}: {error}; name another with --port") from None
-    return taken
+    return listener

@@ -1,11 +1,11 @@
-"""A model behind an OpenAI-compatible address on this machine: `python -m common serve RECORD_OR_EXPERIMENT` serves
+"""Serve a model on this machine behind an OpenAI-compatible API: `python -m common serve RECORD_OR_EXPERIMENT` serves
 a trained adapter on its 4-bit base, `python -m common serve --pretrained_ckpt NAME` an untrained model.
 
     GET /health, GET /v1/models, POST /v1/completions {"prompt"}, POST /v1/chat/completions {"messages"}
-Both take model, max_tokens (default: what the run was scored with, else 128, and never more than the context holds),
+Both POST routes take model, max_tokens (default: the run's own limit, else 128; always cut to fit the context),
 temperature (default 0: greedy; else 0.01 to 2), top_k, seed, stop (up to 4 texts; the answer ends before the first) and
-stream. Answers are stripped of white space at both ends, as they are for scoring. Any other field is refused. Requests
-that decode alike are answered together.
+stream. The server strips white space from both ends of an answer, as scoring does, refuses any other field, and answers
+requests with the same decoding in one batch.
 """
 
 import os
@@ -18,14 +18,16 @@ from common.console import InputError, say, warn
 from common.runs import checks, flags, folders, records
 from common.settings import Execution
 
-CONTEXT = 2048  # tokens, where a checkpoint's config does not say
-END_SECONDS = 1.5  # that a step of the model may take once the server ends
+CONTEXT = 2048  # tokens, if a checkpoint's config names no limit
+END_SECONDS = 1.5  # limit of the time that the model's last step takes after the server was told to end
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served, before anything is loaded. adapter: its folder, None for an untrained model; format: of its
-    prompts ("plain" or "chat"); precision: asked for; max_new_tokens: of an answer, where the run says."""
+    """What to serve, before anything is loaded.
+
+    adapter: folder of the adapter, None for an untrained model; format: "plain" or "chat" prompts; precision: the one
+    to compute in if the machine can; max_new_tokens: the run's limit of an answer, None without a run."""
 
     name: str
     checkpoint: checkpoints.Checkpoint
@@ -36,8 +38,10 @@ class Served:
 
 
 def find(target, ckpt):
-    """The Served that the command line asks for. target: a record, a run's folder or None; ckpt: the base model to put
-    the run's adapter on instead of its own or, without a target, the model. Raises InputError."""
+    """The Served of the command line's arguments.
+
+    target: a record, a run's folder or None; ckpt: with a target, another base model for the run's adapter; without
+    one, the model to serve. Raises InputError."""
     if ckpt == "" or target == "":
         raise InputError("the name is empty: give a record, a run's folder or --pretrained_ckpt NAME")
     if not target and not ckpt:
@@ -45,25 +49,27 @@ def find(target, ckpt):
     run = trained(target) if target else None
     base = ckpt or run["identity"]["checkpoint"]
     facts, variant = folders.home(base) or (None, None)
-    form = run["identity"]["format"] if run else variant.format if variant else "chat"
-    if form == "encoder" or (variant and variant.format == "encoder"):
+    format = run["identity"]["format"] if run else variant.format if variant else "chat"
+    if format == "encoder" or (variant and variant.format == "encoder"):
         raise InputError(f"{target or base} is an encoder: it reads and cannot write")
     checkpoint = checkpoints.find(base, variant and variant.revision)
-    if lack := variant and checks.shortage(variant):
-        raise InputError(f"{lack} This works here: python -m common serve --pretrained_ckpt smollm2")
+    if shortage := variant and checks.shortage(variant):
+        raise InputError(f"{shortage} This works here: python -m common serve --pretrained_ckpt smollm2")
     precision = facts.PRECISION if facts else "bfloat16"
     if not run:
-        return Served(checkpoint.label, checkpoint, None, form, precision)
-    made = run["identity"]
-    if not ckpt and checkpoint.revision != made["revision"]:
-        warn(f"{base} is now {checkpoint.revision}, the adapter was trained on {made['revision']}: answers may differ")
-    precision = precision if made["precision"] == "auto" else made["precision"]
-    folder = run["folder"]
-    return Served(folder.name, checkpoint, folder / "adapter", form, precision, made["settings"]["max_new_tokens"])
+        return Served(checkpoint.label, checkpoint, None, format, precision)
+    fields, folder = run["identity"], run["folder"]
+    if not ckpt and checkpoint.revision != fields["revision"]:
+        warn(
+            f"{base} is now {checkpoint.revision}, the adapter was trained on {fields['revision']}: answers may differ"
+        )
+    precision = precision if fields["precision"] == "auto" else fields["precision"]
+    return Served(folder.name, checkpoint, folder / "adapter", format, precision, fields["settings"]["max_new_tokens"])
 
 
 def trained(target):
-    """run.json of the run that a record or a folder belongs to, and its "folder". Raises InputError."""
+    """The fields of run.json of the run that a record or a folder belongs to, and "folder", its Path. Raises
+    InputError."""
     folder = Path(target).expanduser().resolve()
     if not folder.is_dir():
         records.checked(folder)
@@ -77,8 +83,7 @@ def trained(target):
 
 
 def load(served):
-    """(model, tokenizer, what it computes in). A trained run computes as it did when it was scored, where this machine
-    can."""
+    """(model, tokenizer, precision). The precision is the one that the run was scored in, if this machine can."""
     from common import qlora
 
     precision = machine.precision(served.precision)
@@ -88,7 +93,7 @@ def load(served):
 
 
 def context(config):
-    """Tokens that prompt and answer may take together."""
+    """Limit on the tokens of prompt and answer together, from transformers' config."""
     config = config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
     return next((tokens for name in names if (tokens := getattr(config, name, None))), CONTEXT)
@@ -99,32 +104,32 @@ def serve(args):
     from common.serving import batching, endpoint, openai_api
 
     served = find(args.target, args.pretrained_ckpt)
-    taken = endpoint.bind(args.port)
-    port = taken.getsockname()[1]
+    listener = endpoint.bind(args.port)
+    port = listener.getsockname()[1]
     quiet_libraries(served.checkpoint)
     machine.keep_freed()
     model, tokenizer, precision = load(served)
-    prompts, tokens = openai_api.Prompts(tokenizer, served.format), context(model.config)
+    prompts, context_tokens = openai_api.Prompts(tokenizer, served.format), context(model.config)
     worker = batching.Worker(model, args.batch_size, args.wait_ms / 1000, args.max_waiting)
-    what = f"{served.checkpoint.name}{' with ' + files.display(served.adapter) if served.adapter else ', untrained'}"
-    say(f"{served.name}: {what}; 4-bit, {precision}, {tokens} tokens of context; {machine.device_name()}")
+    weights = f"{served.checkpoint.name}{' with ' + files.display(served.adapter) if served.adapter else ', untrained'}"
+    say(f"{served.name}: {weights}; 4-bit, {precision}, {context_tokens} tokens of context; {machine.device_name()}")
     if served.checkpoint.source == "hub" and not served.checkpoint.revision:
         warn(f"no revision is pinned for {served.checkpoint.name}: what the hub has today is served")
-    app = endpoint.Endpoint(served, prompts, worker, tokens).app(port)
-    open_for(app, taken, worker)
+    app = endpoint.Endpoint(served, prompts, worker, context_tokens).app(port)
+    open_for(app, listener, worker)
 
 
-def open_for(app, taken, worker):
-    """Answer until Ctrl-C or SIGTERM. taken: the bound socket."""
+def open_for(app, listener, worker):
+    """Answer requests until Ctrl-C or SIGTERM. listener: the bound socket."""
     from common.serving import web
 
-    address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     worker.start()
     server = web.Server(app, worker, lambda: say(f"open to this machine at {address}; Ctrl-C ends"))
-    server.run(sockets=[taken])
+    server.run(sockets=[listener])
     worker.join(END_SECONDS)
     say("\nended")
-    if worker.is_alive():  # in a long step of the model, which nothing can break off: do not wait for it
+    if worker.is_alive():  # nothing can interrupt a long step of the model: exit without it
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -143,7 +148,7 @@ def main(words):
         "target", nargs="?", metavar="RECORD_OR_EXPERIMENT", help="record of a trained run, or its folder with adapter/"
     )
     parser.add_argument(
-        "--pretrained_ckpt", metavar="NAME", help="the base model (default: the run's own); alone: served untrained"
+        "--pretrained_ckpt", metavar="NAME", help="base model (default: the run's own); alone: serve it untrained"
     )
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="0: any that is free (default: 8000)")
     parser.add_argument(
@@ -151,13 +156,13 @@ def main(words):
         type=flags.positive(int),
         default=16,
         metavar="N",
-        help="requests answered at a time (default: 16)",
+        help="most requests in a batch (default: 16)",
     )
     parser.add_argument(
-        "--wait_ms", type=milliseconds, default=10, metavar="MS", help="wait for more to batch, at most (default: 10)"
+        "--wait_ms", type=milliseconds, default=10, metavar="MS", help="longest wait to fill a batch (default: 10)"
     )
     parser.add_argument(
         "--max_waiting", type=flags.positive(int), default=256, metavar="N",
-        help="requests that may wait; more are told to come back, by a 503 (default: 256)",
+        help="most requests in the queue; further ones get a 503 (default: 256)",
     )  # fmt: skip
     serve(parser.parse_args(words))

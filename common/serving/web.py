@@ -1,4 +1,5 @@
-"""uvicorn as `python -m common serve` runs it: this file is imported when the server starts, it takes uvicorn in."""
+"""The uvicorn server of `python -m common serve`. Import this module only when the server starts, because it imports
+uvicorn."""
 
 import contextlib
 import json
@@ -12,11 +13,11 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from common.serving import endpoint, openai_api
 
-CLOSE_SECONDS = 2  # that replies may take once the server ends
+CLOSE_SECONDS = 2  # limit of the time that replies take after the server was told to end
 
 
 class Protocol(H11Protocol):
-    """Closes connections on which no whole request comes, and answers what is not HTTP in OpenAI's shape."""
+    """Closes connections that send no complete request, and answers what is not HTTP with an error like OpenAI's."""
 
     def connection_made(self, transport):
         super().connection_made(transport)
@@ -24,7 +25,8 @@ class Protocol(H11Protocol):
 
     def data_received(self, data):
         super().data_received(data)
-        if self.cycle is None and self.timeout_keep_alive_task is None:  # uvicorn sees to all but the first request
+        # uvicorn sets this timer for every request but the first.
+        if self.cycle is None and self.timeout_keep_alive_task is None:
             self.expect_request()
 
     def expect_request(self):
@@ -40,7 +42,7 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Ctrl-C or SIGTERM breaks off what is being written and ends it. on_open() is called once it can be asked."""
+    """The server; Ctrl-C or SIGTERM stops running answers and ends it. It calls on_open() once it accepts requests."""
 
     def __init__(self, app, worker, on_open):
         super().__init__(
@@ -66,16 +68,16 @@ class Server(uvicorn.Server):
         self.on_open()
 
     async def shutdown(self, sockets=None):
-        logging.getLogger("uvicorn.error").disabled = True  # replies that nobody takes are no news now
+        logging.getLogger("uvicorn.error").disabled = True  # dropped replies are expected now
         self.worker.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self):
-        """As uvicorn does, which also raises the signal again once it has ended."""
-        before = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
+        """Handle signals as uvicorn does, but do not raise the signal again at the end, as uvicorn would."""
+        previous_handlers = {number: signal.signal(number, self.handle_exit) for number in HANDLED_SIGNALS}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous_handlers.items():
                 signal.signal(number, handler)

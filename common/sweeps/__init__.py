@@ -1,11 +1,11 @@
-"""Run a grid of one script's flags, one cell after the other, skipping what is finished:
+"""Run a grid of one script's flags, one cell after the other, and skip finished cells:
 
     python -m common sweep FOLDER/SCRIPT.py --lora_r 2 4 8 16 --epochs 2 5 --no_before
 
-A flag with several values is an axis, all others are passed on; a flag that comes again replaces its first values, so a
-shell script can end in "$@". Every cell is checked before the first one runs; two that are one run are planned once. A
-cell is finished when its record is there; one that fails is recorded, and the others go on. --dry_run lists the cells
-and stops.
+A flag with several values is an axis of the grid; all other flags are passed on. A repeated flag replaces its earlier
+values, so a shell script can end in "$@". The sweep checks every cell before it runs the first one, and runs cells with
+the same identity once. A cell is finished when its record exists. A failed cell gets a record that says so, and the
+sweep goes on. --dry_run lists the cells and stops.
 """
 
 import itertools
@@ -21,7 +21,8 @@ from common.runs import folders
 
 
 def parse(words):
-    """["--a", "1", "2", "--b"] -> {"--a": ["1", "2"], "--b": []}; the last mention of a flag counts."""
+    """["--a", "1", "2", "--b"] -> {"--a": ["1", "2"], "--b": []}; the last occurrence of a flag counts. Raises
+    InputError for a value before any flag."""
     values, flag = {}, None
     for word in words:
         if word.startswith("--"):
@@ -42,15 +43,15 @@ def grid(flags):
 
 
 def plan(experiment, cells):
-    """{key of a run: (cell, whether its record is there)} without starting a process. A key is the run's record, or
-    its fields where the rows are not read yet. Raises InputError if a cell is wrong."""
+    """[(cell, whether its record exists)], one for each identity, without starting a process. experiment:
+    runs.experiment.Experiment; cells: lists of command-line words. Raises InputError if a cell is wrong."""
     planned = {}
     for cell in cells:
         try:
             run = experiment.resolve(cell)
         except InputError as error:
             raise InputError(f"{shlex.join(cell)}: {error}") from None
-        except SystemExit:  # the parser has said what is wrong with a flag
+        except SystemExit:  # the parser has printed the error of the flag
             say(f"in the cell {shlex.join(cell)}")
             raise
         planned.setdefault(run.identity.id, (cell, run.finished()))
@@ -58,7 +59,7 @@ def plan(experiment, cells):
 
 
 def run(script, cell):
-    """Exit code of one cell, its output passed through. On Ctrl-C the cell gets the time to stop by itself."""
+    """Run one cell with its output passed through; returns its exit code. On Ctrl-C it waits until the cell stopped."""
     child = subprocess.Popen([sys.executable, str(script), *cell, "--resume"])
     try:
         return child.wait()
@@ -69,14 +70,15 @@ def run(script, cell):
 
 
 def run_all(script, cells):
-    """Run the cells in turn; returns those that failed. Bad input ends the sweep: it is the machine or the data, and
-    the next cell would end the same way."""
-    failed, began = [], time.monotonic()
+    """Run the cells in turn; returns the failed ones. Bad input ends the sweep, because its cause, the machine or the
+    data, would stop the next cell as well."""
+    failed, started = [], time.monotonic()
     for number, cell in enumerate(cells, 1):
-        left = ""
+        remaining = ""
         if number > 1:
-            left = f", about {duration((time.monotonic() - began) / (number - 1) * (len(cells) - number + 1))} left"
-        say(f"[{number}/{len(cells)}{left}] {shlex.join(cell)}")
+            seconds = (time.monotonic() - started) / (number - 1) * (len(cells) - number + 1)
+            remaining = f", about {duration(seconds)} left"
+        say(f"[{number}/{len(cells)}{remaining}] {shlex.join(cell)}")
         code = run(script, cell)
         if code in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt
@@ -92,22 +94,22 @@ def main(words):
         return say(__doc__)
     script, flags = words[0], parse(words[1:])
     experiment = folders.experiment(script)
-    dry = flags.pop("--dry_run", None) is not None
+    dry_run = flags.pop("--dry_run", None) is not None
     flags.pop("--resume", None)
     cells = grid(flags)
     if "--output_dir" in flags and len(cells) > 1:
         raise InputError(f"--output_dir is one run's folder, this is a grid of {len(cells)}: leave it out")
     planned = plan(experiment, cells)
-    todo = [cell for cell, finished in planned if not finished]
+    cells_to_run = [cell for cell, finished in planned if not finished]
     name = os.path.basename(script)
-    say(f"{name}: {len(planned)} cells, {len(planned) - len(todo)} finished, {len(todo)} to run")
-    if dry:
+    say(f"{name}: {len(planned)} cells, {len(planned) - len(cells_to_run)} finished, {len(cells_to_run)} to run")
+    if dry_run:
         for cell, finished in planned:
             say(f"  {'finished' if finished else 'to run  '}  {shlex.join([script, *cell])}")
         return None
-    if not todo:
+    if not cells_to_run:
         return say("nothing to do: every cell has its record")
-    failed = run_all(files.ROOT.joinpath(experiment.file), todo)
+    failed = run_all(files.ROOT.joinpath(experiment.file), cells_to_run)
     for cell in failed:
         say(f"failed: {shlex.join([script, *cell])}")
     return UNEXPECTED if failed else None

@@ -1,1 +1,1 @@
-"""Scripts that the bench runs, each in a process of its own: a JSON task comes in, a JSON line goes out."""
+"""Scripts that the bench runs, each in its own process: they read a JSON task and print a JSON line."""

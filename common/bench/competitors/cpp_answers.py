@@ -1,7 +1,8 @@
-"""llama.cpp, one answer at a time, through llama-cpp-python, whose module's name this file must not have. Reads a JSON
-task from standard input, prints one JSON line: seconds of the generation and what was found: the texts.
+"""Generation by llama.cpp (llama-cpp-python), one answer at a time. Reads a JSON task from standard input, prints one
+JSON line: "seconds" of the generation and "results", the texts.
 
-Task: {"file", "prompts": [[token id]], "max_new_tokens", "threads"}
+Task: {"file", "prompts": [[token id]], "max_new_tokens", "threads"}. This file must not be called llama_cpp.py, because
+it would hide the module that it imports.
 """
 
 import json
@@ -23,7 +24,7 @@ def main():
                 break
             written.append(token)
         texts.append(model.detokenize(written).decode(errors="replace"))
-    print(json.dumps({"seconds": time.monotonic() - began, "found": texts}))
+    print(json.dumps({"seconds": time.monotonic() - began, "results": texts}))
 
 
 if __name__ == "__main__":

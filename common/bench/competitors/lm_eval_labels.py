@@ -1,7 +1,8 @@
-"""Multiple choice by lm-evaluation-harness: the same prompts, the same labels. Reads a JSON task from standard input,
-prints one JSON line: seconds of the evaluation, and of every row the log-probabilities of all choices.
+"""Multiple choice by lm-evaluation-harness with the same prompts and labels. Reads a JSON task from standard input,
+prints one JSON line: "seconds" of the evaluation and "results", for each row the log-probabilities of all choices.
 
-Task: {"folder", "rows": [{"prompt", "choices", "gold"}], "batch_size", "dtype"}; prompt and choice meet as they stand.
+Task: {"folder", "rows": [{"prompt", "choices", "gold"}], "batch_size", "dtype"}; prompt and choice are joined without a
+delimiter.
 """
 
 import json
@@ -33,11 +34,11 @@ def main():
             "metric_list": [{"metric": "acc"}],
         }
         began = time.monotonic()
-        found = lm_eval.simple_evaluate(model=model, tasks=[config], log_samples=True, bootstrap_iters=0)
+        evaluated = lm_eval.simple_evaluate(model=model, tasks=[config], log_samples=True, bootstrap_iters=0)
         seconds = time.monotonic() - began
-    samples = sorted(found["samples"]["labels"], key=lambda sample: sample["doc_id"])
+    samples = sorted(evaluated["samples"]["labels"], key=lambda sample: sample["doc_id"])
     scores = [[float(answer[0][0]) for answer in sample["resps"]] for sample in samples]
-    print(json.dumps({"seconds": seconds, "found": scores}))
+    print(json.dumps({"seconds": seconds, "results": scores}))
 
 
 if __name__ == "__main__":

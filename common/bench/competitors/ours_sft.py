@@ -1,8 +1,8 @@
-"""Training as this project does it, on rows that are token ids already. Reads trl_sft.py's task (with "input_ids" and
-"completion_mask"; "defaults" is not asked) from standard input, prints what steps.tell says.
+"""Training as this project does it, on rows that are token ids already. Reads the task of trl_sft.py from standard
+input (rows with "input_ids" and "completion_mask"; "defaults" is ignored), prints the JSON line of steps.tell.
 
-Weights that are to be quantised stay in 4-bit layers, as TRL's do: scripts here would keep them dequantised where the
-memory allows, and a large card would compare bfloat16 with NF4.
+Quantised weights stay in 4-bit layers, as TRL's do. The scripts of this project dequantise them if the memory allows
+it; on a large card the bench would then compare bfloat16 with NF4.
 """
 
 import json
@@ -51,14 +51,14 @@ def main():
         }
         for row in task["rows"][: task["batch_size"] * task["steps"]]
     ]
-    # Not qlora.tokenizer: weights are random and rows are ids, so that any tokenizer will do that can pad.
+    # Not qlora.tokenizer: the rows are token ids, so any tokenizer that can pad will do.
     tokenizer, trainers = transformers.AutoTokenizer.from_pretrained(task["folder"]), []
     tokenizer.pad_token = tokenizer.eos_token
 
-    def build(model, datasets, config, *rest):
-        """training's own trainer, which saves nothing and tells the clock."""
+    def build(model, datasets, config, *further):
+        """The trainer of common/training.py, with the clock as a callback and without checkpoints."""
         config = config | {"save_strategy": "no"}
-        trainer = training.answers_only(tokenizer, model, datasets, config, *rest)
+        trainer = training.answers_only(tokenizer, model, datasets, config, *further)
         trainer.add_callback(clock)
         trainers.append(trainer)
         return trainer
@@ -73,7 +73,7 @@ def main():
 
 
 def base(checkpoint, execution, settings):
-    """The frozen model: in 4-bit layers, or in bfloat16 as LoRA without quantisation has it."""
+    """The frozen model: in 4-bit layers, or in bfloat16 for LoRA without quantisation."""
     import torch
     import transformers
 

@@ -1,9 +1,9 @@
-"""What people would write with TRL today: SFTTrainer with an adapter on every linear layer, defaults. Reads a JSON task
-from standard input, prints what steps.tell says.
+"""A stock TRL script: SFTTrainer with its defaults and an adapter on every linear layer. Reads a JSON task from
+standard input, prints the JSON line of steps.tell.
 
 Task: {"folder", "rows": [{"prompt", "completion"} or {"input_ids", "completion_mask"}], "batch_size", "steps",
-"lora_r", "learning_rate", "quantised": in NF4 or in bfloat16, "defaults"}; defaults false: activations are kept instead
-of recomputed, the rest stays as it is.
+"lora_r", "learning_rate", "quantised": NF4 (true) or bfloat16 (false), "defaults"}. With "defaults" false the trainer
+keeps activations instead of recomputing them; nothing else changes.
 """
 
 import json
@@ -33,7 +33,7 @@ def main():
         device_map={"": 0} if torch.cuda.is_available() else None,
         quantization_config=four_bit if task["quantised"] else None,
     )
-    chosen = {} if task["defaults"] else {"gradient_checkpointing": False}
+    overrides = {} if task["defaults"] else {"gradient_checkpointing": False}
     with tempfile.TemporaryDirectory() as folder:
         trainer = trl.SFTTrainer(
             model=model,
@@ -50,7 +50,7 @@ def main():
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
-                **chosen,
+                **overrides,
             ),
             train_dataset=datasets.Dataset.from_list(task["rows"]),
             processing_class=transformers.AutoTokenizer.from_pretrained(task["folder"]),
