@@ -207,6 +207,8 @@ def disk_errors(folder):
     """Context of a training: a full or read-only disk raises InputError, whichever library was writing."""
     try:
         yield
+    except (InputError, Failed):  # said already, by a context within this one
+        raise
     except Exception as error:
         no_space = isinstance(error, OSError) and error.errno in NO_SPACE
         if not no_space and not any(words in str(error) for words in NO_SPACE_WORDS):

@@ -603,6 +603,12 @@ def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
         raise OSError(30, "Read-only file system", "x")
 
 
+def test_a_full_disk_is_told_once_however_many_contexts_watch(tmp_path):
+    with pytest.raises(InputError) as refused, bookkeeping.disk_errors(tmp_path), bookkeeping.disk_errors(tmp_path):
+        raise OSError(28, "No space left on device", "x")
+    assert str(refused.value).count("make room") == 1
+
+
 def start(tiny_folder, folder, *words):
     command = [sys.executable, str(ROOT / "mistral/mistral_summarization.py"), "--pretrained_ckpt", str(tiny_folder)]
     command += [
