@@ -64,7 +64,7 @@ def bookkeeper(description="", checkpoint=None, keep=None, limit=None):
             check_finite(state.global_step, entries[-1]["eval_loss"])
             scores = {name: value for name, value in epoch_of(entries[-1]).items() if value is not None}
             say("\nvalidation: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            if keep and all(better(entries[-1]) > better(entry) for entry in entries[:-1]):
+            if keep and is_best([epoch_of(entry) for entry in entries]):
                 keep()
 
         def on_save(self, args, state, control, **keywords):
@@ -86,9 +86,11 @@ def epoch_of(entry):
     return {"epoch": round(entry["epoch"], 2), "loss": entry["eval_loss"], "accuracy": entry.get("eval_accuracy")}
 
 
-def better(entry):
-    """Sort key of an evaluation, highest for the best epoch: accuracy, then loss; or the loss alone."""
-    return (entry["eval_accuracy"], -entry["eval_loss"]) if "eval_accuracy" in entry else (-entry["eval_loss"],)
+def is_best(epochs):
+    """Whether the last of `epochs` ([{"accuracy" or None, "loss"}] on the validation rows) is better than all before
+    it: by accuracy, then by loss. True for an empty list, that is, without validation."""
+    scores = [(epoch["accuracy"] or 0.0, -epoch["loss"]) for epoch in epochs]
+    return all(scores[-1] > earlier for earlier in scores[:-1])
 
 
 def losses_of(state, epochs):

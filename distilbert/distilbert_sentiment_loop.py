@@ -106,7 +106,7 @@ def loop(network, reader, rows, validation, settings, execution, expected):
             bookkeeping.check_finite(len(history), measured["loss"])
             epochs.append({"epoch": round(len(history) / per_epoch, 2), **measured})
             console.say(f"\nvalidation: {epochs[-1]}")
-        if encoders.is_best(epochs) or settings.keep == "last":
+        if bookkeeping.is_best(epochs) or settings.keep == "last":
             encoders.save(network, settings, execution.folder)
         progress.keep(history, epochs, tokens, time.monotonic() - began)
     bar.close()

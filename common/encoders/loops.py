@@ -33,13 +33,6 @@ def autocast(execution):
     return torch.autocast(torch.device(machine.device()[""]).type, torch.bfloat16)
 
 
-def is_best(epochs):
-    """Whether the last of `epochs` ([{"accuracy", "loss"}] on the validation rows) is better than all before it: by
-    accuracy, then by loss, as the Trainer chooses. True for an empty list, that is, without validation."""
-    scores = [(epoch["accuracy"], -epoch["loss"]) for epoch in epochs]
-    return all(scores[-1] > earlier for earlier in scores[:-1])
-
-
 def report(model, history, epochs, tokens, seconds, per_epoch, micro_batch, expected=None):
     """The report of a loop, as training.fit returns it. history, epochs, tokens: as Progress.keep takes them; seconds:
     of the whole training, validation included; per_epoch: steps of an epoch; micro_batch: rows of a forward pass;
