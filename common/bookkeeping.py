@@ -205,6 +205,20 @@ def lacking(checkpoint, needed):
 
 
 @contextlib.contextmanager
+def guarded(weights, execution):
+    """Context of a training that saves to the file `weights`: a failed one leaves no weights, and a full disk raises
+    InputError."""
+    if not execution.resume:  # a resumed training may have saved its best epoch
+        weights.unlink(missing_ok=True)
+    try:
+        with disk_errors(execution.folder):
+            yield
+    except Failed:
+        weights.unlink(missing_ok=True)  # of the best epoch before the failure
+        raise
+
+
+@contextlib.contextmanager
 def disk_errors(folder):
     """Context of a training: a full or read-only disk raises InputError, whichever library was writing."""
     try:

@@ -31,8 +31,6 @@ def tune(model, encoder, data, settings, execution, expect=None):
         raise RuntimeError(f"{len(data.train)} rows went in, {len(rows)} came out")
     adapter, report = execution.folder / "adapter", finished(execution)
     if report is None:
-        if not execution.resume:  # a resumed run keeps its best epoch so far there
-            (adapter / qlora.WEIGHTS).unlink(missing_ok=True)
         seed(settings)
         tuned = qlora.new_adapter(model, settings)
 
@@ -42,12 +40,8 @@ def tune(model, encoder, data, settings, execution, expect=None):
 
         best = settings.keep == "best" and validation
         build = functools.partial(answers_only, encoder.tokenizer)
-        try:
+        with bookkeeping.guarded(adapter / qlora.WEIGHTS, execution):
             report = fit(tuned, rows, validation, build, settings, execution, expect, save if best else None)
-        except Failed:
-            (adapter / qlora.WEIGHTS).unlink(missing_ok=True)  # of the best epoch before the failure
-            raise
-        with bookkeeping.disk_errors(execution.folder):
             if not best:
                 save()
             finish(execution, data.labels, report)

@@ -5,8 +5,6 @@ tokens. One [CLS] token per utterance, as in BertSum (arXiv 1908.08345), needs f
 vectors of all utterances became alike.
 """
 
-import contextlib
-
 from common import batched_forward, bookkeeping, checkpoints, files, machine, qlora, training
 from common.console import Failed, InputError, say
 
@@ -131,18 +129,9 @@ def tune(model, reader, data, settings, execution, expect=None):
     return saved(model, data.labels, settings, execution.folder), report
 
 
-@contextlib.contextmanager
 def guarded(settings, execution):
-    """Context of a training: a failed one leaves no weights, and a full disk raises InputError."""
-    weights = weights_file(settings, execution.folder)
-    if not execution.resume:  # a resumed training may have saved its best epoch
-        weights.unlink(missing_ok=True)
-    try:
-        with bookkeeping.disk_errors(execution.folder):
-            yield
-    except Failed:
-        weights.unlink(missing_ok=True)
-        raise
+    """bookkeeping.guarded of the file that `save` writes the weights to."""
+    return bookkeeping.guarded(weights_file(settings, execution.folder), execution)
 
 
 def weights_file(settings, folder):
