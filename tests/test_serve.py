@@ -146,6 +146,7 @@ def experiment(tmp_path_factory):
     run["identity"]["revision"] = checkpoints.find(str(base)).revision
     run["id"] = identity.digest(run["identity"])
     files.write_json(folder / "run.json", run)
+    files.write_json(folder / "training.json", {})
     files.write_json(home / "results" / f"{NAME}.json", record(run))
     return folder
 
@@ -757,6 +758,7 @@ def test_a_base_model_that_changed_since_the_training_is_told(experiment, tmp_pa
     run["identity"]["revision"] = "0" * 10
     files.write_json(tmp_path / "run.json", run | {"id": identity.digest(run["identity"])})
     (tmp_path / "adapter").symlink_to(experiment / "adapter")
+    files.write_json(tmp_path / "training.json", {})
     serve.find(str(tmp_path), None)
     assert "the adapter was trained on 0000000000" in capsys.readouterr().err
 
@@ -783,6 +785,9 @@ def test_what_cannot_be_served(experiment, tmp_path, monkeypatch):
     assert "GPU" in reason(None, "mistralai/Mistral-7B-v0.1")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_model.safetensors").touch()
+    files.write_json(tmp_path / "run.json", run)
+    assert "no trained adapter" in reason(tmp_path)  # its training did not end
+    files.write_json(tmp_path / "training.json", {})
     files.write_json(tmp_path / "run.json", [])
     assert f"{tmp_path}/run.json: field" in reason(tmp_path)
     files.write_json(tmp_path / "run.json", run | {"id": "0" * 10})

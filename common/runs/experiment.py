@@ -247,7 +247,7 @@ def trained_run(experiment, task, folder, sources):
     trained on rows from one of `sources`. Raises InputError."""
     if folder:
         folder = Path(folder).expanduser()
-        if not weights_of(folder) or not (folder / "run.json").is_file():
+        if not records.weights_of(folder) or not (folder / "run.json").is_file():
             raise InputError(f"{folder} holds no trained run (run.json and adapter/ or model/): train one first")
         run_json = records.run_of(folder)
         if run_json["identity"]["task"] != task:
@@ -255,7 +255,7 @@ def trained_run(experiment, task, folder, sources):
     else:
         runs = []
         for path in sorted((experiment.home / "experiments").glob(f"{task}_*/run.json")):
-            file, run_json = weights_of(path.parent), records.run_of(path.parent)
+            file, run_json = records.weights_of(path.parent), records.run_of(path.parent)
             if file and run_json["source"] in sources and run_json["identity"]["kind"] == "training":
                 runs.append((file.stat().st_mtime, path.parent, run_json))
         if not runs:
@@ -265,13 +265,6 @@ def trained_run(experiment, task, folder, sources):
             )
         _, folder, run_json = max(runs, key=lambda candidate: candidate[0])
     fields = run_json["identity"]
-    settings, digest = Settings().replaced(fields["settings"]), checkpoints.sha256(weights_of(folder))
+    settings, digest = Settings().replaced(fields["settings"]), checkpoints.sha256(records.weights_of(folder))
     details = (fields[name] for name in ("checkpoint", "format", "wording"))
     return Trained(folder, run_json["id"], digest, *details, settings)
-
-
-def weights_of(folder):
-    """Path of the weights of a finished training in `folder`; None if there are none."""
-    files = [folder / "adapter" / "adapter_model.safetensors", folder / "model" / "model.safetensors"]
-    finished = (folder / "training.json").is_file()  # written last
-    return next((file for file in files if finished and file.is_file()), None)

@@ -52,6 +52,13 @@ def run_of(folder):
     return run_json
 
 
+def weights_of(folder):
+    """Path of the weights of a finished training in `folder`; None if there are none."""
+    weights = [folder / "adapter" / "adapter_model.safetensors", folder / "model" / "model.safetensors"]
+    finished = (folder / "training.json").is_file()  # written last
+    return next((file for file in weights if finished and file.is_file()), None)
+
+
 def check_id(record, path):
     """Raises InputError if the id is not the hash of the identity: files and tables rely on it."""
     if identity.digest(record["identity"]) != record["id"]:

@@ -74,7 +74,8 @@ def trained(target):
     if not folder.is_dir():
         records.checked(folder)
         folder = records.folder(folder)
-    if not (folder / "run.json").is_file() or not (folder / "adapter" / "adapter_model.safetensors").is_file():
+    weights = records.weights_of(folder)
+    if not (folder / "run.json").is_file() or not weights or weights.parent.name != "adapter":
         raise InputError(
             f"no trained adapter of a model that writes in {folder} (run.json, adapter/): "
             "train one, or serve an untrained model by --pretrained_ckpt alone"
