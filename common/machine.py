@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from common import files
+
 MIXED = "float32, products in bfloat16"  # precision of full fine-tuning where bfloat16 is fast
 CPU_LIMIT = 2e9  # parameters: a larger model is too slow to train or score on a CPU
 MAX_TIME_SHARE = 0.9  # bfloat16 has to take less than this share of float32's time: a tie goes to the exact one
@@ -85,10 +87,7 @@ def bfloat16_is_faster():
             seconds.append(time.perf_counter() - start)
         timings[key][name] = min(seconds)  # other processes slow down single products
     with contextlib.suppress(OSError):  # a cache that cannot be written costs a second a run
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(timings), encoding="utf-8")
-        os.replace(scratch, file)
+        files.write_json(file, timings)
     return timings[key]["bfloat16"] < MAX_TIME_SHARE * timings[key]["float32"]
 
 

@@ -77,6 +77,14 @@ def finish(execution, labels, report):
     bookkeeping.remove_checkpoints(execution.folder / "checkpoints")
 
 
+def trained_labels(folder):
+    """The class names that the run in `folder` was trained for; [] if its answers are free text."""
+    labels = files.read_json(folder / "labels.json")
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise InputError(f"{folder / 'labels.json'} is no list of class names: the run is damaged")
+    return labels
+
+
 def fit(model, rows, validation, build, settings, execution, expect=None, keep=None):
     """Train the parameters that require gradients on `rows` of token ids ({"input_ids", "labels"}). A resumed run goes
     on from its last valid checkpoint.

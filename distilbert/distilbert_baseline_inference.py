@@ -13,7 +13,7 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, qlora
+from common import data, encoders
 from common.runs import experiment
 from common.settings import Settings
 
@@ -36,7 +36,7 @@ EXPERIMENT = experiment.Experiment(__file__, __doc__, None, "untrained", SETTING
 
 def main(run):
     rows = data.of_task(run.task, **run.rows)  # the same rows, in the same order, for every model
-    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    reader = encoders.reader(run.tokenizer, run.template, run.settings)
     scores = encoders.baseline(run.checkpoint, reader, rows, run.settings, run.execution)
     run.finish(rows, reader.truncated, scores)
 

@@ -12,7 +12,7 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, qlora
+from common import data, encoders
 from common.runs import experiment
 from common.settings import Settings
 
@@ -27,7 +27,7 @@ EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "untrained", 
 
 def main(run):
     reviews = data.imdb(**run.rows)  # the same rows, in the same order, for every model
-    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    reader = encoders.reader(run.tokenizer, run.template, run.settings)
     scores = encoders.baseline(run.checkpoint, reader, reviews, run.settings, run.execution)
     run.finish(reviews, reader.truncated, scores)
 

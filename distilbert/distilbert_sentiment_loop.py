@@ -15,7 +15,7 @@ import time
 import model
 import prompts
 
-from common import bookkeeping, budget, console, data, encoders, machine, qlora, training
+from common import bookkeeping, budget, console, data, encoders, machine, training
 from common.runs import experiment
 from common.settings import Settings
 
@@ -41,7 +41,7 @@ EXPERIMENT = experiment.Experiment(__file__, __doc__, "sentiment", "loop", SETTI
 
 def main(run):
     reviews = data.imdb(**run.rows)  # the same rows, in the same order, for every model
-    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    reader = encoders.reader(run.tokenizer, run.template, run.settings)
     network = encoders.network(run.checkpoint, reviews.labels, run.settings, run.execution)  # with a new head
     rows = reader.training_rows(reviews.train, reviews.labels, "train")
     validation = reader.training_rows(reviews.validation, reviews.labels, "validation")

@@ -16,7 +16,7 @@ import sys
 import model
 import prompts
 
-from common import budget, data, encoders, qlora
+from common import budget, data, encoders
 from common.runs import experiment
 from common.settings import Settings
 
@@ -52,7 +52,7 @@ EXPERIMENT = experiment.Experiment(
 
 def main(run):
     dialogues = data.samsum(**run.rows)  # the same rows, in the same order, for every model
-    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    reader = encoders.reader(run.tokenizer, run.template, run.settings)
     network = encoders.network(run.checkpoint, [], run.settings, run.execution)  # with a new head
     network, report = encoders.tune(network, reader, dialogues, run.settings, run.execution, budget.before)
     scores = encoders.summaries(network, reader, dialogues, run.settings, run.execution, run.checkpoint)

@@ -11,7 +11,7 @@ import sys
 import model
 import prompts
 
-from common import data, encoders, qlora
+from common import data, encoders
 from common.runs import experiment
 
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "inference", None, model, prompts)
@@ -19,7 +19,7 @@ EXPERIMENT = experiment.Experiment(__file__, __doc__, "summarization", "inferenc
 
 def main(run):
     dialogues = data.samsum(**run.rows)
-    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
+    reader = encoders.reader(run.tokenizer, run.template, run.settings)
     network = encoders.network(run.checkpoint, [], run.settings, run.execution, run.trained)
     scores = encoders.summaries(network, reader, dialogues, run.settings, run.execution, run.checkpoint)
     run.finish(dialogues, reader.truncated, scores)
@@ -27,10 +27,9 @@ def main(run):
 
 def answer(run):
     """The answer to --text."""
-    labels = encoders.trained_labels(run.trained)
-    reader = encoders.reader(qlora.tokenizer(run.checkpoint), run.template, run.settings)
-    network = encoders.network(run.checkpoint, labels, run.settings, run.execution, run.trained)
-    return encoders.answer(network, reader, run.text, labels, run.execution)
+    reader = encoders.reader(run.tokenizer, run.template, run.settings)
+    network = encoders.network(run.checkpoint, run.labels, run.settings, run.execution, run.trained)
+    return encoders.answer(network, reader, run.text, run.labels, run.execution)
 
 
 if __name__ == "__main__":

@@ -328,7 +328,7 @@ def test_a_loop_that_diverges_ends_as_failed_and_leaves_no_finished_training(mak
 
 def test_a_step_that_memory_does_not_hold_ends_as_oom(tiny_encoder, make, monkeypatch):
     run = make(LOOP, epochs=1)
-    run.template, run.trained = WORDING.SENTIMENT, None
+    run.template, run.trained, run.tokenizer = WORDING.SENTIMENT, None, qlora.tokenizer(run.checkpoint)
     run.rows = {"demo": True}
     monkeypatch.setattr(LOOP.budget, "before", lambda *_: None)
     monkeypatch.setattr(loops, "batches", None)

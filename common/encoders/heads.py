@@ -5,7 +5,7 @@ tokens. One [CLS] token per utterance, as in BertSum (arXiv 1908.08345), needs f
 vectors of all utterances became alike.
 """
 
-from common import batched_forward, bookkeeping, checkpoints, files, machine, qlora, training
+from common import batched_forward, bookkeeping, checkpoints, machine, qlora, training
 from common.console import Failed, InputError, say
 
 
@@ -19,7 +19,7 @@ def network(checkpoint, labels, settings, execution, folder=None):
     if settings.full_tune and not settings.lora_r:
         raise InputError("--full_tune puts adapters on all linear layers: it needs --lora_r, say 16")
     check_config(checkpoint, settings)
-    if folder and (trained := trained_labels(folder)) != list(labels):
+    if folder and (trained := training.trained_labels(folder)) != list(labels):
         raise InputError(f"{folder} was trained for {described(trained)}, the data has {described(labels)}")
     auto, keywords = auto_class(labels), {"num_labels": len(labels) or 2}
     training.seed(settings)
@@ -57,14 +57,6 @@ def check_config(checkpoint, settings):
     positions = getattr(config, "max_position_embeddings", None)
     if positions and settings.max_document_tokens > positions:
         raise InputError(f"{checkpoint.name} reads {positions} tokens at most: lower --max_document_tokens")
-
-
-def trained_labels(folder):
-    """The class names that the run in `folder` was trained for; [] if it picks utterances."""
-    labels = files.read_json(folder / "labels.json")
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise InputError(f"{folder / 'labels.json'} is no list of class names: the run is damaged")
-    return labels
 
 
 def described(labels):

@@ -10,7 +10,7 @@ import shlex
 import warnings
 from pathlib import Path
 
-from common import console, data, files, machine, metrics, qlora
+from common import console, data, files, machine, metrics, qlora, training
 from common.console import Failed, InputError, say
 from common.runs import identity, records
 from common.settings import Execution
@@ -60,8 +60,8 @@ class Run:
 
     @property
     def labels(self):
-        """Class names of the training that an inference uses; empty if answers are free text."""
-        return files.read_json(self.trained / "labels.json")
+        """Class names of the training that an inference uses; empty if answers are free text. Raises InputError."""
+        return training.trained_labels(self.trained)
 
     @property
     def is_encoder(self):
