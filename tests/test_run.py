@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -13,6 +14,7 @@ from inprocess import contents, done, folder_of, refused, start
 from common import data, files
 from common.console import Failed, InputError
 from common.runs import checks, folders, identity, records
+from common.runs.run import Run
 
 QUICK = ("--precision", "float32", "--max_document_tokens", "32", "--max_new_tokens", "4")
 TRAIN = (*QUICK, "--epochs", "1", "--no_before")
@@ -468,3 +470,9 @@ def test_a_machine_that_cannot_hold_the_model_is_told_before_anything_is_read(mo
     run = start(home / "mistral_classification.py", "--output_dir", tmp_path / "out", main=never)
     refused(run, "It does not fit. This works here: python", "--pretrained_ckpt smollm2")
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_labels_of_a_trained_run_are_refused_in_one_line(tmp_path):
+    (tmp_path / "labels.json").write_text('{"cars": 0}')
+    with pytest.raises(InputError, match=r"labels\.json is no list of class names"):
+        Run.labels.fget(SimpleNamespace(trained=tmp_path))
