@@ -1,22 +1,16 @@
-"""The machine: its device, the precision to compute in, its total and free memory, and running out of it."""
+"""The machine: its device and cores, its total and free memory, and running out of it."""
 
 import contextlib
 import ctypes
 import functools
 import gc
-import json
 import os
 import platform
 import resource
 import sys
-import time
 from pathlib import Path
 
-from common import files
-
-MIXED = "float32, products in bfloat16"  # precision of full fine-tuning where bfloat16 is fast
 CPU_LIMIT = 2e9  # parameters: a larger model is too slow to train or score on a CPU
-MAX_TIME_SHARE = 0.9  # bfloat16 has to take less than this share of float32's time: a tie goes to the exact one
 OOM_MESSAGES = ("can't allocate memory", "out of memory", "bad_alloc", "STATUS_ALLOC_FAILED")  # torch, CUDA, C++
 ONEDNN_MESSAGES = ("could not create a memory", "could not create a primitive", "could not execute a primitive")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -48,47 +42,6 @@ def threads():
     import torch
 
     return torch.get_num_threads()
-
-
-def precision(requested="bfloat16"):
-    """The dtype to compute in, as torch names it: `requested`, or float32 on a CPU where bfloat16 is not faster."""
-    if gpu := cuda():
-        return "float16" if requested == "bfloat16" and not gpu.is_bf16_supported() else requested
-    return "bfloat16" if requested == "bfloat16" and bfloat16_is_faster() else "float32"
-
-
-def run_precision(requested, whole, gpu=None):
-    """The precision of a run that asks for `requested`. whole: the run trains every weight; weights then stay float32,
-    and products are in bfloat16 where that is fast (MIXED). gpu: whether the run is on a GPU; None: this machine."""
-    here = gpu is None or gpu == bool(cuda())
-    fast = (precision() if here else "bfloat16" if gpu else "float32") == "bfloat16"
-    return MIXED if whole and fast else precision(requested) if here else requested
-
-
-@functools.cache
-def bfloat16_is_faster():
-    """Whether this CPU multiplies matrices faster in bfloat16 than in float32. Processor flags do not tell: some CPUs
-    with avx512_bf16 are twice as slow in it. Measured once (under a second) and stored in the cache folder."""
-    import torch
-
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return False  # emulated: many times slower
-    file, timings = cache() / "matrix_products.json", {}
-    key = f"{device_name()}, {threads()} threads, torch {torch.__version__}"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        timings = dict(json.loads(file.read_text(encoding="utf-8")))
-        return timings[key]["bfloat16"] < MAX_TIME_SHARE * timings[key]["float32"]
-    timings[key] = {}
-    for name in ("float32", "bfloat16"):
-        matrix, seconds = torch.ones((1024, 1024), dtype=getattr(torch, name)), []
-        for _ in range(6):
-            start = time.perf_counter()
-            matrix @ matrix
-            seconds.append(time.perf_counter() - start)
-        timings[key][name] = min(seconds)  # other processes slow down single products
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs a second a run
-        files.write_json(file, timings)
-    return timings[key]["bfloat16"] < MAX_TIME_SHARE * timings[key]["float32"]
 
 
 def cache():
@@ -141,20 +94,39 @@ def limits(groups="/sys/fs/cgroup", own_groups="/proc/self/cgroup"):
     pairs = [(machine, machine - available[0] if available else machine // 2)]
     if (allowed := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
         pairs.append((allowed, PAGE * int(_lines("/proc/self/statm")[0].split()[0])))
+    for folder, version in control_groups("memory", groups, own_groups):
+        old = version == 1
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+        with contextlib.suppress(OSError, ValueError):  # not mounted here, or "max"
+            allowed, used = (int((folder / name).read_text()) for name in names)
+            stat = dict(line.split() for line in _lines(folder / "memory.stat"))
+            pairs.append((allowed, used - int(stat.get("total_inactive_file" if old else "inactive_file", 0))))
+    return pairs
+
+
+def cores(groups="/sys/fs/cgroup", own_groups="/proc/self/cgroup"):
+    """CPU cores that this process may use: those it is bound to, or fewer where a control group limits its time."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for folder, version in control_groups("cpu", groups, own_groups):
+        with contextlib.suppress(OSError, ValueError):
+            if version == 1:
+                quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            else:
+                quota, period = map(int, (folder / "cpu.max").read_text().split())  # or "max 100000"
+            if quota > 0:
+                usable = min(usable, max(1, round(quota / period)))
+    return usable
+
+
+def control_groups(controller, groups, own_groups):
+    """(folder, version 1 or 2) of this process' control groups for "memory" or "cpu", and of the groups above them."""
     for _, controllers, path in (line.split(":", 2) for line in _lines(own_groups)):
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        mount = Path(groups, "memory" if controllers else "")  # version 1 or 2
+        mount = Path(groups, controller if controllers else "")
         for folder in (mount / path.lstrip("/") / "_").parents:
             if folder.is_relative_to(mount):
-                with contextlib.suppress(OSError, ValueError):  # not mounted here, or "max"
-                    allowed, used = (int((folder / name).read_text()) for name in names)
-                    stat = dict(line.split() for line in _lines(folder / "memory.stat"))
-                    pairs.append(
-                        (allowed, used - int(stat.get("total_inactive_file" if controllers else "inactive_file", 0)))
-                    )
-    return pairs
+                yield folder, 1 if controllers else 2
 
 
 def resident():

@@ -6,7 +6,6 @@ instead of in every forward pass: the same numbers, sooner.
 """
 
 import contextlib
-import functools
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from common.console import InputError
 
 UNPACK_SHARE = 0.25  # of the free memory may go to dequantised weights; activations need the rest
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # of an adapter's folder, as peft names them
-DROPOUT_LEVELS = 2**16  # dropout probabilities are multiples of 1 / levels: 0.1 becomes 0.100006
 
 
 def tokenizer(checkpoint):
@@ -122,7 +120,7 @@ def new_adapter(model, settings, **keywords):
     adapted = machine.attempt(peft.get_peft_model, model, config)
     if adapted is None:
         raise console.Failed("OOM", f"memory does not hold an adapter of rank {settings.lora_r}: lower --lora_r")
-    return adapted if model.device.type == "cuda" else fast_dropout(adapted)
+    return adapted
 
 
 def with_adapter(model, folder):
@@ -281,36 +279,3 @@ def keep_gradients(model):
     gradient through repacked weights, and scoring would compute otherwise than training."""
     for module in linear4bit(model):
         module.support_avx512bf16_for_cpu = False
-
-
-@functools.cache
-def dropout_class():
-    """torch's Dropout with a quarter of the random draws, for CPUs.
-
-    A CPU draws random numbers one by one, and an adapter's dropout needs one for every element of every layer's input.
-    16 random bits per element are enough: an element is dropped at round(p * DROPOUT_LEVELS) of their values. The other
-    elements are scaled so that the mean stays.
-    """
-    import torch
-
-    class Dropout(torch.nn.Dropout):
-        def forward(self, x):
-            dropped_levels = min(round(self.p * DROPOUT_LEVELS), DROPOUT_LEVELS - 1)
-            if not self.training or not dropped_levels:
-                return x
-            words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-            bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-            keep = bits >= dropped_levels - DROPOUT_LEVELS // 2
-            return torch.where(keep, x * (DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)), 0)
-
-    return Dropout
-
-
-def fast_dropout(model):
-    """Replace every torch.nn.Dropout in `model` by `dropout_class`."""
-    import torch
-
-    for module in model.modules():
-        if type(module) is torch.nn.Dropout and not module.inplace:
-            module.__class__ = dropout_class()
-    return model

@@ -95,7 +95,7 @@ class Execution:
 
     folder: Path  # adapter, checkpoints, predictions
     resume: bool = False
-    precision: str = "float32"  # to compute in, as torch names it, or machine.MIXED
+    precision: str = "float32"  # to compute in, as torch names it, or precision.MIXED
     inference_batch_size: int = 8  # rows of a batch, at most; fewer if memory is short
     stages: tuple = ("base", "tuned")  # which models the test stage scores
     report_to: str = "none"  # tracker, as transformers names it

@@ -9,7 +9,7 @@ import functools
 import pickle
 import random
 
-from common import architecture, bookkeeping, encoding, files, machine, qlora
+from common import architecture, bookkeeping, encoding, files, machine, precision, qlora
 from common.console import Failed, InputError, say, warn
 
 SAVES = 10  # checkpoints of a run: a kill costs a tenth of it at most
@@ -177,7 +177,7 @@ def to_the_end(trainer, checkpoint, callback):
     # peft casts an adapter's input to the weights' float32, which autocast undoes: two copies for nothing.
     mixed, start = trainer.args.bf16 or trainer.args.fp16, str(checkpoint) if checkpoint else None
     try:
-        with disable_input_dtype_casting(trainer.model, mixed):
+        with disable_input_dtype_casting(trainer.model, mixed), fused_layers(trainer.model, trainer.args.torch_compile):
             result = machine.attempt(trainer.train, resume_from_checkpoint=start)
     finally:
         if callback.bar:
@@ -186,6 +186,16 @@ def to_the_end(trainer, checkpoint, callback):
         trainer.neftune_hook_handle.remove()  # transformers removes it only after a complete training
     trainer.optimizer = trainer.lr_scheduler = None
     return result is not None
+
+
+def fused_layers(model, compiled=False, gpu=None):
+    """Context in which `model` is trained: on a CPU common/cpu computes its layers in fewer passes over memory.
+    compiled: torch's compiler does that; gpu: whether it is trained on a GPU; None: if there is one."""
+    if compiled or (machine.cuda() if gpu is None else gpu):
+        return contextlib.nullcontext()
+    from common.cpu import layers
+
+    return layers.fused(model)
 
 
 def as_loaded(tuned):
@@ -215,10 +225,10 @@ def arguments(settings, execution, model, rows, folder, micro_batch):
         "warmup_steps": max(1, round(settings.warmup_ratio * steps)) if settings.warmup_ratio else 0,
         "max_grad_norm": settings.max_grad_norm,
         "weight_decay": settings.weight_decay,
-        "optim": settings.optimizer,
+        "optim": "adamw_torch_fused" if settings.optimizer == "adamw_torch" else settings.optimizer,  # the same steps
         "neftune_noise_alpha": settings.neftune,
         "seed": settings.seed,
-        "bf16": execution.precision in ("bfloat16", machine.MIXED),
+        "bf16": execution.precision in ("bfloat16", precision.MIXED),
         "fp16": gpu and execution.precision == "float16",
         "use_cpu": not gpu,
         "gradient_checkpointing": recompute(model.num_parameters(), gpu),
@@ -251,13 +261,18 @@ def answers_only(tokenizer, model, datasets, config, sampler, callback):
             """Do nothing: a model card would overwrite a README.md beside the checkpoints."""
 
         def compute_loss(self, model, inputs, *args, **keywords):
-            """transformers' loss, from logits at the answers' columns alone: the others, which are most, do not
-            enter the loss. trl computes all logits on a CPU, and their entropy."""
-            if architecture.keeps_logits(model):
-                learned = (inputs["labels"] != -100).any(0).nonzero()[:, 0]
-                columns = torch.arange(learned[0] - 1, learned[-1] + 1, device=learned.device)
-                inputs = {**inputs, "labels": inputs["labels"][:, columns], "logits_to_keep": columns}
-            return transformers.Trainer.compute_loss(self, model, {**inputs, "use_cache": False}, *args, **keywords)
+            """transformers' loss, with logits of the answers' tokens alone: the others, which are most, do not enter
+            the loss. trl computes all logits on a CPU, and their entropy."""
+            if config.use_liger_kernel:  # computes logits and loss together
+                return transformers.Trainer.compute_loss(self, model, inputs, *args, **keywords)
+            following = torch.nn.functional.pad(inputs["labels"], (0, 1), value=-100)[:, 1:].flatten()
+            positions = (following != -100).nonzero()[:, 0]
+            labels = following[positions][None]
+            inputs = {**inputs, "use_cache": False, "labels": labels, "shift_labels": labels}
+            if architecture.unwrapped(self.model).config._attn_implementation != "flash_attention_2":
+                inputs.pop("attention_mask")  # rows are padded behind their end, where no token looks
+            with logits_at(self.model, positions):
+                return transformers.Trainer.compute_loss(self, model, inputs, *args, **keywords)
 
     config = trl.SFTConfig(
         **config,
@@ -275,6 +290,13 @@ def answers_only(tokenizer, model, datasets, config, sampler, callback):
         processing_class=tokenizer,
         callbacks=[callback],
     )
+
+
+def logits_at(model, positions):
+    """Context in which `model` computes logits at these positions alone, numbered over all rows of a batch: of shape
+    (1, positions, vocabulary)."""
+    head = architecture.unwrapped(model).get_output_embeddings()
+    return head.register_forward_pre_hook(lambda _, inputs: inputs[0].flatten(0, 1)[positions][None])
 
 
 def recompute(parameters, gpu):

@@ -48,7 +48,7 @@ def main(run):
     report = training.finished(run.execution)
     if report is None:
         expected = budget.before(network, rows, validation, run.settings, run.execution)
-        with encoders.guarded(run.settings, run.execution):
+        with encoders.guarded(run.settings, run.execution), training.fused_layers(network):
             report = machine.attempt(loop, network, reader, rows, validation, run.settings, run.execution, expected)
             if report is None:
                 raise console.Failed("OOM", "memory does not hold a step: lower --batch_size or --max_document_tokens")
@@ -70,7 +70,8 @@ def loop(network, reader, rows, validation, settings, execution, expected):
     micro_batch = training.largest_divisor(settings.batch_size, settings.micro_batch_size)  # rows of a forward pass
     per_epoch = math.ceil(len(rows) / settings.batch_size)
     steps = math.ceil(per_epoch * settings.epochs)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
     warmup = max(1, round(settings.warmup_ratio * per_epoch * settings.epochs)) if settings.warmup_ratio else 0
     schedule = transformers.get_scheduler(settings.lr_scheduler, optimizer, warmup, steps)
     sampler = training.by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)

@@ -16,7 +16,7 @@ import tiny
 import torch
 from conftest import ROOT
 
-from common import budget, console, encoders, qlora
+from common import budget, console, encoders, qlora, training
 from common.budget import job as jobs
 from common.budget import memory, report, seconds
 from common.console import InputError
@@ -198,9 +198,11 @@ def test_a_steps_saved_tensors_are_as_many_bytes_as_a_real_steps(case):
         model, _ = memory.skeleton(job, job.layers)
         with FakeTensorMode() if fake else contextlib.nullcontext():
             memory.fill(model, lambda old: seconds.noise(old, "cpu"))
-            sizes.append(saved_bytes(model, lambda model=model: memory.step(job, model, job.largest)))
+            with training.fused_layers(model, gpu=False):
+                sizes.append(saved_bytes(model, lambda model=model: memory.step(job, model, job.largest)))
     assert sizes[0] > 1e5
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
+    # In float32 the fake output of attention has another layout, so that it is copied once more.
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.035)
     assert memory.counted(job, job.layers, job.largest).step > 0.9 * sizes[0]
 
 
@@ -246,7 +248,7 @@ def test_steps_and_batches_are_the_trainers(mistral):
     assert (job.micro_batch, len(job.batches)) == (4, 6)
     assert job.steps == 9  # 3 an epoch
     assert max(length for _, length, _ in job.batches) == 30
-    assert all(6 <= columns <= length for _, length, columns in job.batches)
+    assert all(answers == 5 * rows for rows, _, answers in job.batches)
 
 
 def test_lengths_are_those_of_the_rows_that_are_at_hand(mistral):
@@ -487,10 +489,10 @@ MEASURED = """
 import json, sys
 from dataclasses import replace
 sys.path.insert(0, "tests")
-from common import budget, data, encoding, machine, qlora, training
+from common import budget, data, encoding, machine, precision, qlora, training
 from common.runs import folders
 run = folders.experiment("mistral/mistral_summarization.py").resolve(sys.argv[1:])
-execution = replace(run.execution, precision=machine.run_precision(run.facts.PRECISION, False))
+execution = replace(run.execution, precision=precision.chosen("auto", run.facts.PRECISION)[0])
 machine.keep_freed()
 rows = data.of_task("summarization", **run.rows)
 prompter = encoding.prompter(qlora.tokenizer(run.checkpoint), run.template, run.format, run.settings, rows.labels)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoints, machine, qlora, weights
+from common import checkpoints, precision, qlora, weights
 from common.console import InputError
 from common.encoding import Encoder, Template
 from common.generation import generate
@@ -66,7 +66,7 @@ def test_the_embedded_weights_are_the_expected_ones():
 
 def test_the_embedded_model_in_4_bit_knows_the_capital_of_france(packed, tmp_path):
     checkpoint = checkpoints.find("smollm2")
-    model = qlora.base(checkpoint, Execution(folder=tmp_path, precision=machine.precision()))
+    model = qlora.base(checkpoint, Execution(folder=tmp_path, precision=precision.chosen("auto", "bfloat16")[0]))
     assert sum(p.numel() for p in model.parameters()) < checkpoint_parameters()  # packed: two weights a byte
     encoder = Encoder(qlora.tokenizer(checkpoint), Template("{document}"), "chat", 64)
     found = []

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, record_of
 from sklearn import metrics as reference
 
-from common import bookkeeping, checkpoints, console, data, encoders, machine, metrics, qlora, training
+from common import bookkeeping, checkpoints, console, data, encoders, metrics, precision, qlora, training
 from common.encoders import loops
 from common.runs import folders, records
 from common.settings import Execution
@@ -186,7 +186,8 @@ def encoded(run):
 
 def by_loop(run):
     rows, validation = encoded(run)
-    return LOOP.loop(run.network, run.reader, rows, validation, run.settings, run.execution, None)["training"]
+    with training.fused_layers(run.network):
+        return LOOP.loop(run.network, run.reader, rows, validation, run.settings, run.execution, None)["training"]
 
 
 def by_trainer(run):
@@ -195,8 +196,8 @@ def by_trainer(run):
 
 def test_both_validate_under_autocast_where_products_are_in_bfloat16(make):
     """Review A.9. In bfloat16 a loss has three digits: validated in float32 it would differ in the third."""
-    mine = by_loop(make(LOOP, "loop", machine.MIXED, epochs=2))["validation"]
-    theirs = by_trainer(make(TRAINER, "trainer", machine.MIXED, epochs=2))["validation"]
+    mine = by_loop(make(LOOP, "loop", precision.MIXED, epochs=2))["validation"]
+    theirs = by_trainer(make(TRAINER, "trainer", precision.MIXED, epochs=2))["validation"]
     plain = by_loop(make(LOOP, "plain", epochs=2))["validation"]
     for one, other, float32 in zip(mine, theirs, plain, strict=True):
         assert one == pytest.approx(other, abs=2e-4)

@@ -1,6 +1,5 @@
-"""The machine: limits of memory, what running out of it looks like, the faster precision, what cannot be run."""
+"""The machine: limits of memory and cores, what running out of memory looks like, what cannot be run."""
 
-import json
 import os
 import subprocess
 import sys
@@ -37,6 +36,34 @@ def group(folder, files):
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "files", "expected"),
+    [
+        ("0::/job", "job", {"cpu.max": "100000 100000"}, 1),
+        ("0::/job/step", "job", {"cpu.max": "50000 100000"}, 1),  # of a group above
+        ("0::/job", "job", {"cpu.max": "max 100000"}, None),
+        ("4:cpu,cpuacct:/job", "cpu/job", {"cpu.cfs_quota_us": "100000", "cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu,cpuacct:/job", "cpu/job", {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None),
+        ("4:memory:/job", "cpu/job", {"cpu.cfs_quota_us": "100000", "cpu.cfs_period_us": "100000"}, None),
+    ],
+)
+def test_cores_are_those_that_the_process_may_use(line, folder, files, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 3, 5})
+    group(tmp_path / folder, files)
+    (tmp_path / "own").write_text(f"{line}\n")
+    assert machine.cores(tmp_path, tmp_path / "own") == (expected or 3)
+
+
+def test_waiting_threads_sleep_and_are_as_many_as_the_cores():
+    """In a process bound to one core, before torch is loaded; what the user sets stays."""
+    code = "import os; [os.environ.pop(n) for n in ('OMP_WAIT_POLICY', 'OMP_NUM_THREADS')]; "
+    code += "os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); import common, torch; "
+    code += "print(os.environ['OMP_WAIT_POLICY'], torch.get_num_threads())"
+    assert python(code, OMP_WAIT_POLICY="active", OMP_NUM_THREADS="9").split() == ["PASSIVE", "1"]
+    kept = python("import common, os; print(os.environ['OMP_NUM_THREADS'])", OMP_NUM_THREADS="7")
+    assert kept.strip() == "7"
 
 
 @pytest.fixture
@@ -128,48 +155,6 @@ def test_what_ran_out_is_given_back_and_other_errors_are_not_hidden():
     assert machine.attempt(lambda one, two: one + two, 1, two=2) == 3
     with pytest.raises(RuntimeError, match="shapes"):
         machine.attempt(work, RuntimeError, text="shapes")
-
-
-@pytest.mark.parametrize(("bfloat16", "expected"), [(0.5, "bfloat16"), (0.99, "float32"), (2.0, "float32")])
-@ON_CPU
-def test_bfloat16_is_taken_where_it_was_measured_to_be_faster(bfloat16, expected, tmp_path, monkeypatch):
-    monkeypatch.setenv("FINETUNING_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    key = f"{machine.device_name()}, {machine.threads()} threads, torch {torch.__version__}"
-    (tmp_path / "matrix_products.json").write_text(json.dumps({key: {"float32": 1.0, "bfloat16": bfloat16}}))
-    machine.bfloat16_is_faster.cache_clear()
-    assert machine.precision("bfloat16") == expected
-    assert machine.run_precision("float32", whole=True) == (machine.MIXED if expected == "bfloat16" else "float32")
-    machine.bfloat16_is_faster.cache_clear()
-
-
-@pytest.mark.parametrize("kept", [None, "torn {", "[1]", '{"other machine": {}}'])
-@ON_CPU
-def test_the_measurement_is_made_once_and_kept(kept, tmp_path, monkeypatch):
-    monkeypatch.setenv("FINETUNING_HUB_CACHE", str(tmp_path / "new"))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    file = tmp_path / "new" / "matrix_products.json"
-    if kept:
-        file.parent.mkdir()
-        file.write_text(kept)
-    machine.bfloat16_is_faster.cache_clear()
-    found = machine.bfloat16_is_faster()
-    seconds = json.loads(file.read_text())[
-        f"{machine.device_name()}, {machine.threads()} threads, torch {torch.__version__}"
-    ]
-    assert found == (seconds["bfloat16"] < 0.9 * seconds["float32"])
-    assert list(file.parent.iterdir()) == [file]
-    machine.bfloat16_is_faster.cache_clear()
-
-
-@ON_CPU
-def test_a_cache_that_cannot_be_written_costs_no_run(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FINETUNING_HUB_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    machine.bfloat16_is_faster.cache_clear()
-    assert machine.precision() in ("float32", "bfloat16")
-    machine.bfloat16_is_faster.cache_clear()
 
 
 @pytest.mark.parametrize(("gigabytes", "lacks"), [(0, True), (3, True), (6, False), (24, False)])

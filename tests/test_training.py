@@ -17,7 +17,7 @@ import tiny
 import torch
 from conftest import ROOT, record_of
 
-from common import bookkeeping, checkpoints, encoding, evaluation, machine, qlora, training
+from common import bookkeeping, checkpoints, encoding, evaluation, machine, precision, qlora, training
 from common.console import Failed, InputError
 
 TEMPLATE = encoding.Template("Summarize.\n\n### Dialogue:\n{document}", cue="\n\n### Summary:")
@@ -693,7 +693,7 @@ def test_the_first_20_losses_on_real_weights_and_dialogues_are_those_of_plain_ql
     tokenizer = qlora.tokenizer(checkpoint)
     encoder = encoding.prompter(tokenizer, TEMPLATE, "chat", settings, [])
     for name, share, build in (("plain", 0, plainly), ("here", qlora.UNPACK_SHARE, training.answers_only)):
-        execution = tiny.execution(tmp_path / name, precision=machine.precision())
+        execution = tiny.execution(tmp_path / name, precision=precision.chosen("auto", "bfloat16")[0])
         monkeypatch.setattr(qlora, "UNPACK_SHARE", share)
         model = qlora.base(checkpoint, execution)
         monkeypatch.setattr(training, "answers_only", build)

@@ -11,20 +11,17 @@ Newsgroups if DATA_DIR has them, else the shipped sample.
 
 import contextlib
 import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from common import checkpoints, data, encoding, evaluation, files, machine
+from common import checkpoints, data, encoding, evaluation, files, machine, precision
+from common.bench import trainings
 from common.bench.shared import (
     all_rows,
     competitors_python,
     largest_difference,
     line,
-    linear_weights,
     process,
     same,
     seconds,
@@ -34,8 +31,6 @@ from common.runs import flags, folders, records
 
 RESULT = files.ROOT / "assets" / "bench.json"
 MODEL = "smollm2"
-# Training puts adapters on every linear layer; the learning rate is the study's, which the folders use too.
-SETTINGS = {"rows": 8, "steps": 5, "lora_r": 64, "learning_rate": 2e-4}
 
 
 def main(words):
@@ -87,7 +82,7 @@ class Bench:
         import transformers
 
         self.args = args
-        self.dtype = args.dtype or machine.precision()
+        self.dtype = args.dtype or precision.chosen("auto", "bfloat16")[0]
         self.folder, self.trained = str(checkpoints.prepare(checkpoints.find(MODEL))), None
         if args.experiment_dir:
             self.trained = records.run_of(args.experiment_dir)
@@ -174,56 +169,6 @@ def merge(trained, run_folder, target):
     transformers.AutoTokenizer.from_pretrained(source).save_pretrained(target)
 
 
-def training(bench):
-    """Tokens a second, without padding, of a stock TRL script and of the summarization script; also the share of that
-    script's time that is neither training nor testing."""
-    count = SETTINGS["rows"] * SETTINGS["steps"] * 2
-    encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512)
-    rows = bench.rows("summarization", max_train_samples=count)
-    prompts = [bench.tokenizer.decode(prompt) for prompt in encoding.prompts(encoder, rows.train)]
-    task = {
-        "folder": bench.folder,
-        "rows": [
-            {"prompt": prompt, "completion": row["target"]} for prompt, row in zip(prompts, rows.train, strict=True)
-        ],
-        "batch_size": SETTINGS["rows"],
-        "steps": SETTINGS["steps"],
-        "lora_r": SETTINGS["lora_r"],
-        "learning_rate": SETTINGS["learning_rate"],
-        "quantised": True,
-    }
-    ways = {
-        "TRL, defaults": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": True}),
-        "TRL, no recomputation": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": False}),
-        "here": lambda _: script(bench.home, count),
-    }
-    results = bench.alternating(ways)
-    rate = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in results.items()}
-    lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in results if name != "here"]
-    outside = statistics.median(run["outside"] for run in results["here"])
-    return {"lines": lines, "outside": outside, "rows": rows.source}
-
-
-def script(home, count):
-    """Run the folder's summarization script on `count` training rows; returns seconds, tokens and trainable_parameters
-    of its record, and "outside", the share of its time that is neither training nor testing."""
-    path = home / f"{home.name}_summarization.py"
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(path), "--pretrained_ckpt", MODEL, "--full_tune", "--no_before"]
-        command += ["--lora_r", str(SETTINGS["lora_r"]), "--batch_size", str(SETTINGS["rows"]), "--epochs", "1"]
-        command += ["--learning_rate", str(SETTINGS["learning_rate"])]
-        command += ["--max_train_samples", str(count), "--max_test_samples", "32", "--output_dir", f"{folder}/run"]
-        command += [] if os.environ.get("DATA_DIR") else ["--demo"]
-        began = time.monotonic()
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
-        if process.returncode:
-            raise RuntimeError(f"{path.name} ended with {process.returncode}:\n{process.stderr[-3000:]}")
-        wall, record = time.monotonic() - began, records.checked(Path(folder, "run", "record.json"))
-    report = record["training"]
-    outside = 1 - (report["seconds"] + record["inference"]["seconds"]) / wall
-    return {**{name: report[name] for name in ("seconds", "tokens", "trainable_parameters")}, "outside": outside}
-
-
 def labels(bench):
     """Score 20 labels of each post; compare with a whole sequence for each label and with lm-evaluation-harness."""
     posts, prompts, answers = bench.posts()
@@ -286,49 +231,12 @@ def generation(bench):
     }
 
 
-def flops(bench):
-    """FLOP/s of training and prefill, compared with the rate of plain matrix products on this machine."""
-    import torch
-
-    size, products = 2048, []
-    matrix = torch.ones((size, size), dtype=getattr(torch, machine.precision()))
-    for _ in range(3 * bench.args.runs):
-        began = time.monotonic()
-        for _ in range(10):
-            matrix @ matrix
-        products.append((time.monotonic() - began) / 10)
-    rate = 2 * size**3 / min(products)
-    prompts, _ = bench.dialogues()
-    count = SETTINGS["rows"] * SETTINGS["steps"] * 2
-    results = bench.alternating(
-        {
-            "prefill": lambda _: bench.ours("prefill", prompts=prompts, dtype=bench.dtype),
-            "training": lambda _: script(bench.home, count),
-        }
-    )
-    weights = linear_weights(bench.folder)
-    adapter, tokens = (results["training"][0][name] for name in ("trainable_parameters", "tokens"))
-    # Matrix products of the linear layers, without attention: a token takes two operations a weight forward, two for
-    # the gradients of the inputs, and two more for the gradients of an adapter's weights.
-    work = {
-        "prefill": 2 * weights * sum(map(len, prompts)),
-        "training": (4 * weights + 6 * adapter) * tokens,
-    }
-    lines = [
-        line(
-            f"{name}, share of the matrix-product rate",
-            [rate] * bench.args.runs,
-            [work[name] / duration for duration in seconds(results[name])],
-            "FLOP/s",
-        )
-        for name in work
-    ]
-    return {"lines": lines}
-
-
 PARTS = {  # name -> (function, the flags that it uses)
-    "training": (training, ()),
+    "training": (trainings.training, ()),
+    "step": (trainings.step, ()),
+    "busy": (trainings.busy, ()),
+    "start": (trainings.start, ()),
     "labels": (labels, ("posts", "dtype")),
     "generation": (generation, ("dialogues", "dtype")),
-    "flops": (flops, ("dialogues",)),
+    "flops": (trainings.flops, ("dialogues",)),
 }

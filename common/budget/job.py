@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common import architecture, checkpoints, encoders, encoding, machine, qlora, training
+from common import architecture, checkpoints, encoders, encoding, precision, qlora, training
 from common.settings import Settings
 
 CHARACTERS = 4  # characters a token, assumed if there is no tokenizer
@@ -43,7 +43,7 @@ class Job:
     classes: int | None  # of an encoder's head; None for a model that generates text
     per_token: bool  # whether that head classifies every token
     gpu: bool
-    batches: list  # micro-batches of one epoch: (rows, padded tokens a row, columns that need logits)
+    batches: list  # micro-batches of one epoch: (rows, padded tokens a row, tokens of all answers)
     validation_tokens: int = 0  # padded tokens of the validation rows, which are read after every epoch
     unpacked: bool | None = None  # whether frozen weights stay dequantised; None: if the memory allows it
     counts: dict = field(default_factory=dict)  # batch -> its memory.Count with one layer and with two
@@ -70,7 +70,7 @@ class Job:
     @property
     def dtype(self):
         """dtype of the weights that are not in 4 bits, by its name in torch."""
-        return "float32" if self.precision == machine.MIXED else self.precision
+        return "float32" if self.precision == precision.MIXED else self.precision
 
     @property
     def layers(self):
@@ -85,10 +85,11 @@ class Job:
     def smaller(self, rows, tokens):
         """This job with at most `rows` rows a step and documents of at most `tokens` tokens, reduced to its largest
         batch."""
-        n, length, columns = self.largest
-        length = max(length - (self.settings.max_document_tokens - tokens), 16)
+        n, length, answers = self.largest
+        length, fewer = max(length - (self.settings.max_document_tokens - tokens), 16), min(n, rows)
         settings = self.settings.replaced({"batch_size": rows, "max_document_tokens": tokens})
-        return replace(self, settings=settings, batches=[(min(n, rows), length, min(columns, length))], counts={})
+        batch = (fewer, length, min(-(-answers * fewer // n), fewer * length))
+        return replace(self, settings=settings, batches=[batch], counts={})
 
 
 _counted = {}
@@ -182,23 +183,20 @@ def config_of(checkpoint, variant):
 
 
 def precision_of(run, gpu):
-    precision = run.identity.precision
-    if precision != "auto":
-        return precision
-    return machine.run_precision(run.facts.PRECISION, run.settings.lora_r is None, gpu)
+    trains_all = run.settings.lora_r is None
+    return precision.chosen(run.identity.precision, run.facts.PRECISION, trains_all, run.variant.shape, gpu)[0]
 
 
 def batches_of(rows, settings):
-    """[(rows, padded length, columns)] of an epoch's micro-batches, as the trainer draws them. columns: from the first
-    token that the loss counts to the last."""
+    """[(rows, padded length, tokens of all answers)] of an epoch's micro-batches, as the trainer draws them."""
     size = training.largest_divisor(settings.batch_size, settings.micro_batch_size)
     lengths = [len(row["input_ids"]) for row in rows]
     order = list(training.by_length(lengths, settings.batch_size, settings.seed))
     shapes = []
     for start in range(0, len(order), size):
         batch_rows = order[start : start + size]
-        longest = max(lengths[i] for i in batch_rows)
-        shapes.append((len(batch_rows), longest, longest - min(prompt_tokens(rows[i]) for i in batch_rows) + 1))
+        answers = sum(lengths[i] - prompt_tokens(rows[i]) for i in batch_rows)
+        shapes.append((len(batch_rows), max(lengths[i] for i in batch_rows), answers))
     return shapes
 
 

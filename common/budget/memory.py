@@ -7,7 +7,7 @@ import contextlib
 import weakref
 from dataclasses import dataclass
 
-from common import architecture, encoders, machine, qlora, training
+from common import architecture, encoders, machine, precision, qlora, training
 from common.budget.job import with_layers
 
 CONTEXT = 0.8e9  # bytes of GPU memory that CUDA and its libraries take beside the tensors
@@ -101,10 +101,11 @@ def counted(job, layers, batch):
     with FakeTensorMode(), fused_attention(job.gpu):
         fill(model, lambda old: torch.empty(old.shape, dtype=old.dtype, device="cpu"))
         ledger, flops = make_ledger(model), FlopCounterMode(display=False)
-        with ledger:
-            step(job, model, batch)
-        with flops:  # in a step of its own, because its hooks keep tensors alive
-            step(job, model, batch)
+        with training.fused_layers(model, gpu=job.gpu):
+            with ledger:
+                step(job, model, batch)
+            with flops:  # in a step of its own, because its hooks keep tensors alive
+                step(job, model, batch)
     return Count(
         parameters=sum(parameter.numel() for parameter in distinct) - adapter,
         packed=sum(nf4_bytes(weight.numel()) for weight in weights),
@@ -175,24 +176,25 @@ def fill(model, make):
 
 
 def step(job, model, batch):
-    """One forward and backward pass of a job. batch: (rows, padded tokens a row, columns that need logits)."""
+    """One forward and backward pass of a job. batch: (rows, padded tokens a row, tokens of all answers)."""
     import torch
     from peft.helpers import disable_input_dtype_casting
 
-    rows, length, columns = batch
+    rows, length, answers = batch
     device = next(model.parameters()).device
     ids = torch.ones((rows, length), dtype=torch.long, device=device)
-    if job.classes:
-        inputs = {"labels": ids if job.per_token else ids[:, 0]}
-    else:
-        inputs = {"labels": ids, "use_cache": False}
-        if architecture.keeps_logits(model):
-            inputs |= {"labels": ids[:, :columns], "logits_to_keep": columns}
-    mask = torch.ones((rows, 1, length, length), dtype=torch.bool, device=device)
-    mixed = job.precision in ("bfloat16", machine.MIXED)
-    with disable_input_dtype_casting(model, mixed):  # also around the backward pass, which may recompute layers
+    mixed = job.precision in ("bfloat16", precision.MIXED)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(disable_input_dtype_casting(model, mixed))  # also around the backward pass: recomputation
+        if job.classes:
+            mask = torch.ones((rows, 1, length, length), dtype=torch.bool, device=device)
+            inputs = {"labels": ids if job.per_token else ids[:, 0], "attention_mask": mask}
+        else:
+            labels = torch.ones((1, answers), dtype=torch.long, device=device)
+            inputs = {"labels": labels, "shift_labels": labels, "use_cache": False}
+            stack.enter_context(training.logits_at(model, torch.arange(answers, device=device)))
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            loss = model(input_ids=ids, attention_mask=mask, **inputs).loss
+            loss = model(input_ids=ids, **inputs).loss
         loss.backward()
 
 

@@ -7,7 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
-from common import machine
+from common import machine, training
 from common.budget.memory import CONTEXT, available_here, count, fill, memory_of, skeleton, stays_unpacked, step
 
 UTILISATION = 0.35  # assumed share of an accelerator's dense peak; every pass unpacks the 4-bit layers
@@ -47,20 +47,21 @@ def seconds_here(job):
 def probe(job, layers, batches):
     """[mean seconds of a step] on each batch, with a model of `layers` layers; frees the model's memory."""
     machine.keep_freed()  # as training does
-    timed_step = stepper(job, layers)
+    model, timed_step = stepper(job, layers)
     rounds = []
-    for round_number in range(ROUNDS + 1):
-        if round_number == 1:  # training trims the heap before about every second step, so time steps after a trim
-            machine.hand_back(ALWAYS_TRIM)
-        rounds.append([timed_step(batch) for batch in batches])
-    del timed_step
+    with training.fused_layers(model, gpu=job.gpu):
+        for round_number in range(ROUNDS + 1):
+            if round_number == 1:  # training trims the heap before about every second step, so time steps after a trim
+                machine.hand_back(ALWAYS_TRIM)
+            rounds.append([timed_step(batch) for batch in batches])
+    del model, timed_step
     gc.collect()
     machine.give_back()  # so that the training finds no holes in the heap
     return [statistics.mean(each) for each in zip(*rounds[1:], strict=True)]  # the first round warms up
 
 
 def stepper(job, layers):
-    """A function of a batch: it makes a training step with a model of random weights and returns the seconds."""
+    """(a model of random weights, a function of a batch that makes a training step with it and returns the seconds)."""
     import torch
 
     model, frozen = skeleton(job, layers)
@@ -69,7 +70,7 @@ def stepper(job, layers):
     if job.gpu and frozen and not stays_unpacked(job, available_here()):
         pack(model, frozen, job.dtype)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained)
+    optimizer = torch.optim.AdamW(trained, fused=True)
 
     def timed_step(batch):
         began = time.perf_counter()
@@ -81,7 +82,7 @@ def stepper(job, layers):
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    return timed_step
+    return model, timed_step
 
 
 def noise(old, device):

@@ -161,6 +161,7 @@ RUNNING = {
     "demo": switch("run the whole experiment on the embedded model and the sample data, in minutes on 2 cores"),
     "seed": flag("seed of training and sampling; it does not choose the rows", metavar="N", type=seed),
     "precision": flag("dtype of the computation; auto: the published one if it is fast here", choices=PRECISIONS),
+    "threads": flag("CPU threads (default: the cores that it may use)", metavar="N", type=positive(int, 4096)),
     "inference_batch_size": flag("most rows scored in one batch", metavar="N", type=positive(int, 100_000)),
     "use_flash_attention": switch("compute attention with the flash-attn package (NVIDIA GPU)"),
     "output_dir": flag("folder of everything that the run writes (default: experiments/ and results/ of the model "

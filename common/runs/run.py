@@ -10,13 +10,13 @@ import shlex
 import warnings
 from pathlib import Path
 
-from common import console, data, files, machine, metrics, qlora, training
+from common import console, data, files, machine, metrics, precision, qlora, training
 from common.console import Failed, InputError, say
 from common.runs import identity, records
 from common.settings import Execution
 
 STAGES = {"training": ("base", "tuned"), "baseline": ("base",), "inference": ("tuned",)}
-PLACES = ("data", "output_dir", "resume", "dry_run", "experiment_dir", "price_per_hour", "instance")
+PLACES = ("data", "output_dir", "resume", "dry_run", "experiment_dir", "price_per_hour", "instance", "threads")
 
 
 class Run:
@@ -205,13 +205,18 @@ def perform(run, main, answer):
     """Run main(run) in the run's folder or, with --text, print answer(run). If main raises Failed, write a record with
     the status and the reason."""
     quiet_libraries(run.checkpoint, run.text or data.at_hand(run.task, run.args.data, run.args.demo))
+    import torch
+
     machine.keep_freed()
-    precision, trains_all = run.args.precision, run.trains and run.settings.lora_r is None
-    used_precision = machine.run_precision(run.facts.PRECISION, trains_all) if precision == "auto" else precision
-    run.execution = dataclasses.replace(run.execution, precision=used_precision)
+    if run.args.threads:
+        torch.set_num_threads(run.args.threads)
+    trains_all = run.trains and run.settings.lora_r is None
+    used, why = precision.chosen(run.args.precision, run.facts.PRECISION, trains_all, run.variant.shape)
+    run.execution = dataclasses.replace(run.execution, precision=used)
     if run.text:
         return say(answer(run))
-    run.environment = records.environment() | {"precision": used_precision, "threads": machine.threads()}
+    run.environment = records.environment() | {"threads": machine.threads()}
+    run.environment |= {"precision": used, "precision_reason": why}
     say(run.plan())
     with claimed(run):
         try:

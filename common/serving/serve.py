@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import checkpoints, files, machine
+from common import precision as precisions
 from common.console import InputError, say, warn
 from common.runs import checks, flags, folders, records
 from common.settings import Execution
@@ -87,10 +88,10 @@ def load(served):
     """(model, tokenizer, precision). The precision is the one that the run was scored in, if this machine can."""
     from common import qlora
 
-    precision = machine.precision(served.precision)
-    execution = Execution(folder=(served.adapter or Path("none")).parent, precision=precision)
+    used, _ = precisions.chosen("auto", served.precision)
+    execution = Execution(folder=(served.adapter or Path("none")).parent, precision=used)
     tokenizer, model = qlora.tokenizer(served.checkpoint), qlora.base(served.checkpoint, execution)
-    return qlora.with_adapter(model, served.adapter) if served.adapter else model, tokenizer, precision
+    return qlora.with_adapter(model, served.adapter) if served.adapter else model, tokenizer, used
 
 
 def context(config):
@@ -109,11 +110,11 @@ def serve(args):
     port = listener.getsockname()[1]
     quiet_libraries(served.checkpoint)
     machine.keep_freed()
-    model, tokenizer, precision = load(served)
+    model, tokenizer, used = load(served)
     prompts, context_tokens = openai_api.Prompts(tokenizer, served.format), context(model.config)
     worker = batching.Worker(model, args.batch_size, args.wait_ms / 1000, args.max_waiting)
     weights = f"{served.checkpoint.name}{' with ' + files.display(served.adapter) if served.adapter else ', untrained'}"
-    say(f"{served.name}: {weights}; 4-bit, {precision}, {context_tokens} tokens of context; {machine.device_name()}")
+    say(f"{served.name}: {weights}; 4-bit, {used}, {context_tokens} tokens of context; {machine.device_name()}")
     if served.checkpoint.source == "hub" and not served.checkpoint.revision:
         warn(f"no revision is pinned for {served.checkpoint.name}: what the hub has today is served")
     app = endpoint.Endpoint(served, prompts, worker, context_tokens).app(port)
