@@ -78,12 +78,8 @@ def step(bench):
     """The seconds of a training step, by part."""
     rows = bench.rows("summarization", max_train_samples=SETTINGS["rows"] * SETTINGS["steps"])
     encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512)
-    task = {
-        "folder": bench.folder,
-        "rows": encoding.training_rows(encoder, rows.train, "train"),
-        "precision": bench.dtype,
-        **SETTINGS,
-    }
+    task = SETTINGS | {"folder": bench.folder, "precision": bench.dtype}
+    task["rows"] = encoding.training_rows(encoder, rows.train, "train")
     runs = [process(sys.executable, "ours_step", task) for _ in range(bench.args.runs)]
     parts = {name: statistics.median(run["parts"][name] for run in runs) for name in runs[0]["parts"]}
     total = sum(parts.values())
