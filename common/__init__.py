@@ -6,5 +6,6 @@ from common import machine
 
 # OpenMP reads these when torch loads it. Threads that wait for one another sleep: spinning ones made training ten times
 # slower beside any other busy process (`python -m common bench busy`).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OMP_NUM_THREADS", str(machine.cores()))
+OPENMP = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(machine.cores())}
+for name, value in OPENMP.items():
+    os.environ.setdefault(name, value)

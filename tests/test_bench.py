@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common import files
-from common.bench import cpu, gpu, shared
+from common.bench import cpu, gpu, shared, trainings
 from common.bench.competitors import ours
 from common.console import InputError
 
@@ -136,7 +136,7 @@ def test_texts_are_the_same_all_ways(loaded, task):
 
 
 @pytest.mark.parametrize("quantised", [True, False])
-def test_both_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(random_folder, quantised):
+def test_all_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(random_folder, quantised):
     """An adapter starts as nothing, and all rows are alike: the first losses are the base model's."""
     rows = gpu.rows(64, 1, 512) * 8
     task = {"folder": random_folder, "rows": rows, "batch_size": 2, "steps": 4, "lora_r": 8, "learning_rate": 1e-2}
@@ -148,6 +148,55 @@ def test_both_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(
     assert here["losses"][0] == pytest.approx(theirs["losses"][0], rel=0.01)
     assert here["losses"][-1] < here["losses"][0]
     assert len(here["losses"]) == len(theirs["losses"]) == 4
+    if quantised:
+        plain = shared.process(sys.executable, "hf_trainer", task)
+        assert (plain["tokens"], plain["trained"]) == (here["tokens"], here["trained"])
+        assert plain["losses"][0] == pytest.approx(here["losses"][0], rel=0.01)
+
+
+def test_a_steps_time_is_named_by_part(random_folder):
+    rows = [{"input_ids": list(range(3, 60)), "labels": [-100] * 40 + list(range(43, 60))}] * 24
+    task = {"folder": random_folder, "rows": rows, "precision": "float32", "lora_r": 8, "learning_rate": 1e-3}
+    parts = shared.process(sys.executable, "ours_step", task)["parts"]
+    for name in ("adapter", "products of the frozen weights", "attention", "norms", "dropout", "logits and loss"):
+        assert parts[name] > 0
+    assert sum(parts.values()) > 20 * parts["casts, copies and others"]  # 95 % have a name
+
+
+def test_the_processes_that_keep_cores_busy_end(monkeypatch):
+    seen, started = [], []
+    true = subprocess.Popen
+    monkeypatch.setattr(trainings.subprocess, "Popen", lambda *words: started.append(true(*words)) or started[-1])
+
+    def script(home, count):
+        running = sum(child.poll() is None for child in started)
+        seen.append(running)
+        return {"seconds": 1.0 + running, "tokens": 6}
+
+    class Bench:
+        home = None
+
+        def alternating(self, ways):
+            return {name: [way(())] for name, way in ways.items()}
+
+    monkeypatch.setattr(trainings, "script", script)
+    lines = trainings.busy(Bench())["lines"]
+    assert seen == [0, 1, 2]
+    assert [line["ratio"] for line in lines] == pytest.approx([1 / 2, 1 / 3])
+    assert all(child.poll() is not None for child in started)
+
+
+def test_other_tools_keep_their_own_threads(monkeypatch, tmp_path):
+    import common
+
+    for name, value in common.OPENMP.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_SCHEDULE", "static")
+    (tmp_path / "tell.py").write_text("import json, os; print(json.dumps(dict(os.environ)))")
+    monkeypatch.setattr(shared, "COMPETITORS", tmp_path)
+    told = shared.process(sys.executable, "tell", {})
+    assert not set(common.OPENMP) & set(told)
+    assert told["OMP_SCHEDULE"] == "static"
 
 
 def test_rows_of_the_gpu_bench_are_long_as_asked_an_eighth_of_them_the_answer():

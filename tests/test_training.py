@@ -674,7 +674,7 @@ def test_an_interrupted_run_resumed_equals_the_uninterrupted_one(tiny_folder, tm
 def test_the_first_20_losses_on_real_weights_and_dialogues_are_those_of_plain_qlora(
     dtype, tolerance, tmp_path, monkeypatch
 ):
-    """Plain: peft's layers on 4-bit weights, trl's own loss over all logits. Same rows, same batches, same seed, without
+    """Plain: peft's layers on 4-bit weights, trl's own loss over all logits. Same rows, batches and seed, without
     dropout, whose draws differ, at the learning rate of the folders; at the embedded model's own, 15 times that,
     bfloat16's rounding grows to 1.1 % within 20 steps."""
     import trl

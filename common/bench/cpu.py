@@ -10,6 +10,7 @@ Newsgroups if DATA_DIR has them, else the shipped sample.
 """
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -30,7 +31,8 @@ from common.console import InputError, say
 from common.runs import flags, folders, records
 
 RESULT = files.ROOT / "assets" / "bench.json"
-MODEL = "smollm2"
+MODEL, ENCODER = "smollm2", "minilm"
+FEATURES = {"train": 400, "test": 200}  # rows
 
 
 def main(words):
@@ -210,15 +212,25 @@ def labels(bench):
 
 
 def generation(bench):
-    """Summarize in batches; compare with one dialogue at a time, with and without a cache, and with llama.cpp."""
+    """Summarize in batches; compare with one dialogue at a time, with and without a cache, with CTranslate2 in batches,
+    and with llama.cpp, one at a time and with parallel slots."""
     prompts, stop = bench.dialogues()
     task = {"stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
-    llama_cpp_task = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": os.cpu_count()}
-    python = competitors_python() if "llama.cpp, one at a time" not in bench.args.without else None
+    threads = machine.cores()
+    cpp = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": threads, "batch_size": 16}
+    ct2 = {"folder": bench.folder, "stop": stop, "max_new_tokens": 100, "threads": threads, "batch_size": 16}
+    native = functools.cache(competitors_python)  # installs them at the first use
     ways = {
         "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
         "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
-        "llama.cpp, one at a time": lambda share: process(python, "cpp_answers", {**llama_cpp_task, "prompts": share}),
+        f"CTranslate2, {bench.dtype}": lambda share: process(
+            native(), "ct2_answers", {**ct2, "type": bench.dtype, "prompts": share}
+        ),
+        "CTranslate2, int8": lambda share: process(
+            native(), "ct2_answers", {**ct2, "type": "int8_float32", "prompts": share}
+        ),
+        "llama.cpp, one at a time": lambda share: process(native(), "cpp_answers", {**cpp, "prompts": share}),
+        "llama.cpp, 16 slots": lambda share: process(native(), "cpp_slots", {**cpp, "prompts": share}),
         "here": lambda share: bench.ours("together", prompts=share, **task),
     }
     results = bench.alternating(ways, prompts)
@@ -226,8 +238,31 @@ def generation(bench):
     others = [name for name in results if name != "here"]
     return {
         "lines": [line(f"{description}, {name}", seconds(results[name]), seconds(results["here"])) for name in others],
-        # llama.cpp rounds weights and inputs differently, so its texts differ
-        "same_text": {name: same(texts["here"], texts[name]) for name in others if "llama.cpp" not in name},
+        # llama.cpp and int8 round weights and inputs differently, so their texts differ
+        "same_text": {
+            name: same(texts["here"], texts[name]) for name in others if "llama.cpp" not in name and "int8" not in name
+        },
+    }
+
+
+def features(bench):
+    """A logistic regression on MiniLM's frozen features of reviews; compare with sentence-transformers' encode."""
+    rows = bench.rows("sentiment", max_train_samples=FEATURES["train"], max_test_samples=FEATURES["test"])
+    task = {"folder": str(checkpoints.prepare(checkpoints.find(ENCODER))), "batch_size": 32, "tokens": 256}
+    task |= {"train": [row["text"] for row in rows.train], "targets": [row["target"] for row in rows.train]}
+    task |= {"test": [row["text"] for row in rows.test]}
+    name, python = "sentence-transformers", competitors_python()
+    ways = {
+        name: lambda _: process(python, "st_features", task),
+        "here": lambda _: process(sys.executable, "ours_features", task),
+    }
+    results = bench.alternating(ways)
+    what = f"features of {len(rows.train) + len(rows.test)} reviews and a regression, {name}"
+    picks = {way: runs[0]["results"] for way, runs in results.items()}
+    return {
+        "lines": [line(what, seconds(results[name]), seconds(results["here"]))],
+        "same_choice": {name: same(picks["here"], picks[name])},
+        "rows": rows.source,
     }
 
 
@@ -238,5 +273,6 @@ PARTS = {  # name -> (function, the flags that it uses)
     "start": (trainings.start, ()),
     "labels": (labels, ("posts", "dtype")),
     "generation": (generation, ("dialogues", "dtype")),
+    "features": (features, ()),
     "flops": (trainings.flops, ("dialogues",)),
 }

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import common
 from common import checkpoints, files
 from common.console import say
 
@@ -18,7 +19,9 @@ REQUIRED = COMPETITORS / "requirements.txt"
 def process(python, script, task):
     """Run competitors/SCRIPT.py with `task` as JSON input; returns its JSON output. Raises RuntimeError with the end of
     its stderr if it fails. python: path of the interpreter."""
-    environment = {**os.environ, "PYTHONPATH": str(files.ROOT)}
+    ours = common.OPENMP.items()  # other tools keep their own defaults
+    environment = {name: value for name, value in os.environ.items() if (name, value) not in ours}
+    environment["PYTHONPATH"] = str(files.ROOT)
     path = COMPETITORS / f"{script}.py"
     completed = subprocess.run(
         [python, str(path)], input=json.dumps(task), env=environment, capture_output=True, text=True, check=False

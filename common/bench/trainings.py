@@ -37,9 +37,14 @@ def training(bench):
         "learning_rate": SETTINGS["learning_rate"],
         "quantised": True,
     }
+    masked = [
+        {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
+        for row in encoding.training_rows(encoder, rows.train, "train")
+    ]
     ways = {
         "TRL, defaults": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": True}),
         "TRL, no recomputation": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": False}),
+        "transformers Trainer and peft": lambda _: process(sys.executable, "hf_trainer", {**task, "rows": masked}),
         "here": lambda _: script(bench.home, count),
     }
     results = bench.alternating(ways)

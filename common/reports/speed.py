@@ -19,6 +19,8 @@ def benchmarks(_):
     """The figures of `python -m common bench`, a row for each comparison, and beneath them their conditions."""
     body, notes = [], []
     for part in (asset("bench.json") or {}).values():
+        if not part["lines"]:  # a part of `steps`
+            continue
         dtype = f" ({part['dtype']})" if " --dtype " in part["command"] else ""
         for line in part["lines"]:
             low, high = line["ratios"]
@@ -29,6 +31,24 @@ def benchmarks(_):
     if not body:
         return "Not measured yet: `python -m common bench`.\n"
     return "\n".join([cells.table(["compared with", "theirs", "here", "ratio"], body), *notes]) + "\n"
+
+
+def steps(_):
+    """Where the time of a training step goes, and what passes before the first one ends, in seconds."""
+    parts = (asset("bench.json") or {}).values()
+    body, notes = [], []
+    for part in parts:
+        if step := part.get("step"):
+            shares = sorted(step["parts"].items(), key=lambda item: -item[1])
+            body = [[cells.markdown(n), f"{spent:.2f} s", f"{spent / step['seconds']:.1%}"] for n, spent in shares]
+            notes.append(conditions(part))
+        if start := part.get("start"):
+            spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in start.items())
+            notes.append(f"From the command to the end of the first step: {cells.markdown(spent)}.  ")
+            notes.append(conditions(part))
+    if not body:
+        return "Not measured yet: `python -m common bench step`.\n"
+    return "\n".join([cells.table(["part of a training step", "time", "share"], body), *notes]) + "\n"
 
 
 def conditions(part):

@@ -38,6 +38,7 @@ FRONT = {
     "models": front.models,
     "budget": front.budgets,
     "bench": speed.benchmarks,
+    "bench-step": speed.steps,
     "bench-gpu": speed.cards,
     "loadtest": speed.load,
     "picture-front": plots.of_front_page,

@@ -79,7 +79,9 @@ def main():
             profiler.__exit__(None, None, None)
 
     checkpoint = checkpoints.find(task["folder"])
-    tokenizer = qlora.tokenizer(checkpoint)
+    # Not qlora.tokenizer: the rows are token ids, so any tokenizer that can pad will do.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(task["folder"])
+    tokenizer.pad_token = tokenizer.eos_token
 
     def build(model, datasets, config, *further):
         trainer = training.answers_only(tokenizer, model, datasets, config | {"save_strategy": "no"}, *further)
