@@ -78,6 +78,7 @@ def test_a_flag_that_can_change_a_number_changes_the_record(words, home, usual):
         ("--inference_batch_size", "2"),
         ("--report_to", "tensorboard"),
         ("--price_per_hour", "2"),
+        ("--threads", "1"),
         ("--resume",),
         ("--neftune", "5.0"),
         ("--no_before",),

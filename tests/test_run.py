@@ -65,7 +65,7 @@ def trained(home, study):
     """{seed: run} of two trainings on the study's rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATA_DIR", str(study))
-        words = (*TRAIN, "--max_test_samples", "4", "--price_per_hour", "3600")
+        words = (*TRAIN, "--max_test_samples", "4", "--price_per_hour", "3600", "--threads", "2")
         return {seed: done(home / "mistral_classification.py", *words, "--seed", seed) for seed in (1, 2)}
 
 
@@ -168,7 +168,9 @@ def test_the_own_checkpoint_on_the_studys_rows_is_a_result(home, trained):
     assert records.checked(run.path) == run.record
     assert run.record["data"]["kind"] == "study"
     assert run.record["script"] == "mistral/mistral_classification.py"
-    assert run.record["environment"]["precision"] == "float32"
+    environment = run.record["environment"]
+    assert (environment["precision"], environment["precision_reason"]) == ("float32", "asked for")
+    assert environment["threads"] == 2
     folder = records.folder(run.path)
     assert folder.parent == home / "experiments"
     assert records.run_of(folder)["id"] == run.record["id"]
@@ -180,7 +182,7 @@ def test_the_command_in_a_record_makes_the_same_run(home, trained):
     for run in trained.values():
         program, script, *words = shlex.split(run.record["command"])
         assert (program, script) == ("python", "mistral/mistral_classification.py")
-        assert not {"--price_per_hour", "--output_dir", "--resume"} & set(words)
+        assert not {"--price_per_hour", "--output_dir", "--resume", "--threads"} & set(words)
         again = folders.experiment(home / "mistral_classification.py").resolve(words)
         assert again.identity.fields() == run.record["identity"]
         assert again.finished()
