@@ -10,10 +10,8 @@ MAX_TIME_SHARE = 0.9  # bfloat16 has to take less than this share of float32's t
 def chosen(asked, published, trains_all=False, shape=None, gpu=None):
     """(precision to compute in, why). asked: the flag's value; published: what the checkpoint was published in;
     trains_all: whether every weight is trained, which then stays float32 with products in bfloat16 where that is fast;
-    shape: the fields of the model's config that set its sizes; gpu: whether it runs on a GPU; None: on this machine.
-    """
-    card, fast = machine.cuda(), MIXED if trains_all else "bfloat16"
-    why = f"published in {published}"
+    shape: the fields of the model's config that set its sizes; gpu: whether it runs on a GPU; None: on this machine."""
+    card, fast, why = machine.cuda(), MIXED if trains_all else "bfloat16", f"published in {published}"
     if asked != "auto":
         return asked, "asked for"
     if gpu not in (None, bool(card)):  # an estimate for another machine

@@ -219,6 +219,7 @@ def test_it_zeroes_a_share_p_and_keeps_the_mean(p, dtype):
     spread = (p * (1 - p) / n) ** 0.5
     assert (out == 0).double().mean().item() == pytest.approx(p, abs=5 * spread)  # one byte alone is off by 0.0004
     assert out.unique().tolist() == pytest.approx([0, 1 / (1 - p)], rel=0.004)
+    assert (dropout.dropout(x, 0.999) == 0).double().mean().item() == pytest.approx(255 / 256, abs=0.001)
     assert out.double().mean().item() == pytest.approx(1, abs=5 * spread / (1 - p) + 0.004)  # 0.004: of bfloat16
 
 

@@ -268,11 +268,11 @@ def features(bench):
 
 PARTS = {  # name -> (function, the flags that it uses)
     "training": (trainings.training, ()),
-    "step": (trainings.step, ()),
+    "step": (trainings.step, ("dtype",)),
     "busy": (trainings.busy, ()),
     "start": (trainings.start, ()),
     "labels": (labels, ("posts", "dtype")),
     "generation": (generation, ("dialogues", "dtype")),
     "features": (features, ()),
-    "flops": (trainings.flops, ("dialogues",)),
+    "flops": (trainings.flops, ("dialogues", "dtype")),
 }

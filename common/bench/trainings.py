@@ -116,11 +116,11 @@ def start(bench):
     return {"lines": [], "start": medians}
 
 
-def script(home, count):
+def script(home, count, precision="auto"):
     """Run the folder's summarization script on `count` training rows; returns seconds, tokens and trainable_parameters
     of its record, and "outside", the share of its time that is neither training nor testing."""
     with tempfile.TemporaryDirectory() as folder:
-        command = script_command(home, count, folder)
+        command = [*script_command(home, count, folder), "--precision", precision]
         began = time.monotonic()
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         if process.returncode:
@@ -157,7 +157,7 @@ def flops(bench):
     results = bench.alternating(
         {
             "prefill": lambda _: bench.ours("prefill", prompts=prompts, dtype=bench.dtype),
-            "training": lambda _: script(bench.home, count),
+            "training": lambda _: script(bench.home, count, bench.dtype),
         }
     )
     weights = linear_weights(bench.folder)

@@ -24,7 +24,8 @@ def drop(x: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor]:
     for start in range(0, len(source), CHUNK):
         part = source[start : start + CHUNK]
         blocks = -(-len(part) // BLOCK)
-        thresholds = (values + (generator.random(blocks) < remainder)).astype(numpy.uint16)
+        more = generator.random(blocks) < remainder
+        thresholds = numpy.minimum(values + more, 255).astype(numpy.uint8)  # above 255/256, p is that
         words = generator.integers(0, 2**64, blocks * BLOCK // 8, dtype=numpy.uint64)
         keep = (words.view(numpy.uint8).reshape(blocks, BLOCK) >= thresholds[:, None]).reshape(-1)[: len(part)]
         packed[start // 8 : -(-(start + len(part)) // 8)] = numpy.packbits(keep)
