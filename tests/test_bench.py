@@ -168,7 +168,7 @@ def test_the_processes_that_keep_cores_busy_end(monkeypatch):
     true = subprocess.Popen
     monkeypatch.setattr(trainings.subprocess, "Popen", lambda *words: started.append(true(*words)) or started[-1])
 
-    def script(home, count):
+    def script(home, count, tested):
         running = sum(child.poll() is None for child in started)
         seen.append(running)
         return {"seconds": 1.0 + running, "tokens": 6}

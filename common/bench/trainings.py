@@ -57,12 +57,12 @@ def training(bench):
 def busy(bench):
     """Tokens a second of the summarization script alone, and beside one and two processes that each keep a core
     busy."""
-    count = SETTINGS["rows"] * SETTINGS["steps"]
+    count = SETTINGS["rows"] * 3
 
     def beside(number):
         others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(number)]
         try:
-            return script(bench.home, count)
+            return script(bench.home, count, tested=1)
         finally:
             for other in others:
                 other.kill()
@@ -116,11 +116,11 @@ def start(bench):
     return {"lines": [], "start": medians}
 
 
-def script(home, count, precision="auto"):
+def script(home, count, precision="auto", tested=32):
     """Run the folder's summarization script on `count` training rows; returns seconds, tokens and trainable_parameters
     of its record, and "outside", the share of its time that is neither training nor testing."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [*script_command(home, count, folder), "--precision", precision]
+        command = [*script_command(home, count, folder, tested), "--precision", precision]
         began = time.monotonic()
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         if process.returncode:
