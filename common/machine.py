@@ -151,9 +151,10 @@ def keep_freed():
 
 
 def hand_back(limit=None):
-    """Between steps: return unused memory once this process holds more than `limit` bytes, or half of all memory.
-    Batches differ in length, and holes in the heap that fit no later block add up to 2 to 3 times a step's need."""
-    if _libc() and resident() > min(limit or total(), total() / 2):
+    """Between steps: return unused memory once this process holds more than `limit` bytes and a quarter of all memory,
+    or half of it. Batches differ in length, and holes in the heap that fit no later block add up to 2 to 3 times a
+    step's need. Pages that were returned are slow to get again: below a quarter they stay."""
+    if _libc() and resident() > min(max(limit or total(), total() / 4), total() / 2):
         give_back()
 
 

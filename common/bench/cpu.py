@@ -213,11 +213,11 @@ def labels(bench):
 
 def generation(bench):
     """Summarize in batches; compare with one dialogue at a time, with and without a cache, with CTranslate2 in batches,
-    and with llama.cpp, one at a time and with parallel slots."""
+    and with llama.cpp, one at a time."""
     prompts, stop = bench.dialogues()
     task = {"stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
     threads = machine.cores()
-    cpp = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": threads, "batch_size": 16}
+    cpp = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": threads}
     ct2 = {"folder": bench.folder, "stop": stop, "max_new_tokens": 100, "threads": threads, "batch_size": 16}
     native = functools.cache(competitors_python)  # installs them at the first use
     ways = {
@@ -230,7 +230,6 @@ def generation(bench):
             native(), "ct2_answers", {**ct2, "type": "int8_float32", "prompts": share}
         ),
         "llama.cpp, one at a time": lambda share: process(native(), "cpp_answers", {**cpp, "prompts": share}),
-        "llama.cpp, 16 slots": lambda share: process(native(), "cpp_slots", {**cpp, "prompts": share}),
         "here": lambda share: bench.ours("together", prompts=share, **task),
     }
     results = bench.alternating(ways, prompts)

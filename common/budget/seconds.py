@@ -12,7 +12,6 @@ from common.budget.memory import CONTEXT, available_here, count, fill, memory_of
 
 UTILISATION = 0.35  # assumed share of an accelerator's dense peak; every pass unpacks the 4-bit layers
 PROBE_LAYERS, ROUNDS = 6, 2  # layers of the model that is timed; timed steps on each batch
-ALWAYS_TRIM = 1  # byte: a limit that makes machine.hand_back always trim
 PRICES = Path(__file__).parent / "prices.json"
 
 
@@ -52,7 +51,7 @@ def probe(job, layers, batches):
     with training.fused_layers(model, gpu=job.gpu):
         for round_number in range(ROUNDS + 1):
             if round_number == 1:  # training trims the heap before about every second step, so time steps after a trim
-                machine.hand_back(ALWAYS_TRIM)
+                machine.give_back()
             rounds.append([timed_step(batch) for batch in batches])
     del model, timed_step
     gc.collect()
