@@ -10,13 +10,15 @@ import time
 
 
 def main():
-    import sentence_transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from sklearn.linear_model import LogisticRegression
 
     task = json.load(sys.stdin)
-    transformer = sentence_transformers.models.Transformer(task["folder"], max_seq_length=task["tokens"])
-    pooling = sentence_transformers.models.Pooling(transformer.get_word_embedding_dimension(), "mean")
-    model = sentence_transformers.SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    transformer = Transformer(task["folder"])
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+    model.max_seq_length = task["tokens"]
     model.encode(task["train"][:1])  # warm up
     began = time.monotonic()
     train, test = (
