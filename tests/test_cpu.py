@@ -189,6 +189,16 @@ def test_an_encoder_without_dropout_has_its_own_loss_and_gradients(kind):
     assert (ours - theirs).norm() < 1e-5 * theirs.norm()
 
 
+def test_a_module_under_two_parents_is_replaced_once_and_put_back():
+    small = {"vocab_size": 1024, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**small, intermediate_size=128))
+    one, other = model.bert.encoder.layer
+    other.output.dropout = one.output.dropout
+    with layers.fused(model):
+        assert one.output.dropout in replaced(model)
+    assert replaced(model) == []
+
+
 def test_norms_that_compute_something_else_keep_their_code():
     class OtherRMSNorm(torch.nn.Module):
         def __init__(self, size, eps=1e-6):

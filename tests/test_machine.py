@@ -157,6 +157,26 @@ def test_what_ran_out_is_given_back_and_other_errors_are_not_hidden():
         machine.attempt(work, RuntimeError, text="shapes")
 
 
+@pytest.mark.parametrize(
+    ("held", "limit", "returns"),
+    [
+        (5e9, 3e9, False),
+        (7e9, 3e9, True),
+        (7e9, 8e9, False),
+        (13e9, 20e9, True),
+        (11e9, None, False),
+        (13e9, None, True),
+    ],
+)
+def test_freed_memory_is_returned_above_the_limit_and_a_quarter_of_the_machines(held, limit, returns, monkeypatch):
+    calls = []
+    monkeypatch.setattr(machine, "total", lambda: 24e9)
+    monkeypatch.setattr(machine, "resident", lambda: held)
+    monkeypatch.setattr(machine, "give_back", lambda: calls.append("back"))
+    machine.hand_back(limit)
+    assert bool(calls) == returns
+
+
 @pytest.mark.parametrize(("gigabytes", "lacks"), [(0, True), (3, True), (6, False), (24, False)])
 def test_a_machine_is_refused_only_where_the_4_bit_weights_do_not_fit(gigabytes, lacks, monkeypatch):
     class Card:

@@ -10,7 +10,6 @@ Newsgroups if DATA_DIR has them, else the shipped sample.
 """
 
 import contextlib
-import functools
 import os
 import sys
 import tempfile
@@ -219,17 +218,18 @@ def generation(bench):
     threads = machine.cores()
     cpp = {"file": str(checkpoints.embedded_file(MODEL)), "max_new_tokens": 100, "threads": threads}
     ct2 = {"folder": bench.folder, "stop": stop, "max_new_tokens": 100, "threads": threads, "batch_size": 16}
-    native = functools.cache(competitors_python)  # installs them at the first use
     ways = {
         "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
         "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
         f"CTranslate2, {bench.dtype}": lambda share: process(
-            native(), "ct2_answers", {**ct2, "type": bench.dtype, "prompts": share}
+            competitors_python(), "ct2_answers", {**ct2, "type": bench.dtype, "prompts": share}
         ),
         "CTranslate2, int8": lambda share: process(
-            native(), "ct2_answers", {**ct2, "type": "int8_float32", "prompts": share}
+            competitors_python(), "ct2_answers", {**ct2, "type": "int8_float32", "prompts": share}
         ),
-        "llama.cpp, one at a time": lambda share: process(native(), "cpp_answers", {**cpp, "prompts": share}),
+        "llama.cpp, one at a time": lambda share: process(
+            competitors_python(), "cpp_answers", {**cpp, "prompts": share}
+        ),
         "here": lambda share: bench.ours("together", prompts=share, **task),
     }
     results = bench.alternating(ways, prompts)

@@ -37,10 +37,7 @@ def training(bench):
         "learning_rate": SETTINGS["learning_rate"],
         "quantised": True,
     }
-    masked = [
-        {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
-        for row in encoding.training_rows(encoder, rows.train, "train")
-    ]
+    masked = masked_rows(encoder, rows)
     ways = {
         "TRL, defaults": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": True}),
         "TRL, no recomputation": lambda _: process(sys.executable, "trl_sft", {**task, "defaults": False}),
@@ -52,6 +49,14 @@ def training(bench):
     lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in results if name != "here"]
     outside = statistics.median(run["outside"] for run in results["here"])
     return {"lines": lines, "outside": outside, "rows": rows.source}
+
+
+def masked_rows(encoder, rows):
+    """The training rows as token ids, with a mask of the answer's."""
+    return [
+        {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
+        for row in encoding.training_rows(encoder, rows.train, "train")
+    ]
 
 
 def busy(bench):
@@ -83,8 +88,8 @@ def step(bench):
     """The seconds of a training step, by part."""
     rows = bench.rows("summarization", max_train_samples=SETTINGS["rows"] * SETTINGS["steps"])
     encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512)
-    task = SETTINGS | {"folder": bench.folder, "precision": bench.dtype}
-    task["rows"] = encoding.training_rows(encoder, rows.train, "train")
+    task = SETTINGS | {"folder": bench.folder, "precision": bench.dtype, "quantised": True, "unpacked": True}
+    task |= {"batch_size": SETTINGS["rows"], "rows": masked_rows(encoder, rows)}
     runs = [process(sys.executable, "ours_step", task) for _ in range(bench.args.runs)]
     parts = {name: statistics.median(run["parts"][name] for run in runs) for name in runs[0]["parts"]}
     total = sum(parts.values())

@@ -36,7 +36,8 @@ def registered(model):
 
 def attend(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **keywords):
     """transformers' attention function: query (rows, heads, tokens, width) -> ((rows, tokens, heads, width), None)."""
-    causal = attention_mask is None and keywords.get("is_causal", getattr(module, "is_causal", True))
+    causal = keywords.get("is_causal")  # None: as the module says
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if causal is None else causal)
     square = query.shape[2] == key.shape[2] > 1 and query.shape[3] == value.shape[3]
     faster = dropout or query.dtype == torch.bfloat16
     if square and faster and query.requires_grad and query.dtype in (torch.float32, torch.bfloat16):
@@ -79,7 +80,8 @@ class Attention(torch.autograd.Function):
         probabilities = attended(query, key, mask, context.causal, scaling)
         of_probabilities, used = g @ v.mT, probabilities
         if p:
-            dropped.drop_again(used := probabilities.clone(), kept)
+            used = probabilities.clone()
+            dropped.drop_again(used, kept)
             dropped.drop_again(of_probabilities, kept)
             of_probabilities.mul_(1 / (1 - p))
         of_v = used.mT @ g

@@ -76,8 +76,8 @@ class Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(context, gradient):
-        of_x = gradient * (1 / (1 - context.p))
-        drop_again(of_x := of_x.contiguous(), *context.saved_tensors)
+        of_x = (gradient * (1 / (1 - context.p))).contiguous()
+        drop_again(of_x, *context.saved_tensors)
         return of_x, None
 
 

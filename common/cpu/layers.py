@@ -18,6 +18,8 @@ def fused(model):
         for parent in model.modules():
             siblings = lora.Siblings()
             for module in parent.children():
+                if "forward" in vars(module):  # replaced already, under another parent or by another library
+                    continue
                 if lora.is_known(module):
                     replace_forward(stack, module, siblings.forward_of(module))
                 elif blocks.is_rms_norm(module):

@@ -104,7 +104,8 @@ class LoraLinear(torch.autograd.Function):
         back = torch.cat(backs, 1) if len(backs) > 1 else backs[0]
         inputs = rows
         if kept is not None:
-            dropout.drop_again(inputs := rows.clone(), kept)
+            inputs = rows.clone()
+            dropout.drop_again(inputs, kept)
         of_downs = (back.t() @ inputs).to(dtype).split(context.ranks)
         of_x = None
         if context.needs_input_grad[0]:

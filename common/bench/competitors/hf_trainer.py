@@ -11,54 +11,20 @@ import tempfile
 def main():
     import datasets
     import peft
-    import torch
+    import torch  # noqa: F401  before `common`, so that OpenMP has its own defaults
     import transformers
 
     from common.bench.competitors import steps
 
     task, clock = json.load(sys.stdin), steps.Clock()
-    four_bit = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        task["folder"], dtype=torch.bfloat16, quantization_config=four_bit
-    )
-    model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    config = peft.LoraConfig(
-        r=task["lora_r"], lora_alpha=16, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    model = peft.prepare_model_for_kbit_training(steps.stock_model(task), use_gradient_checkpointing=False)
     tokenizer = transformers.AutoTokenizer.from_pretrained(task["folder"])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    rows = [
-        {
-            "input_ids": row["input_ids"],
-            "attention_mask": [1] * len(row["input_ids"]),
-            "labels": [
-                token if learned else -100
-                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
-            ],
-        }
-        for row in task["rows"]
-    ]
+    rows = [row | {"attention_mask": [1] * len(row["input_ids"])} for row in steps.masked(task["rows"])]
     with tempfile.TemporaryDirectory() as folder:
         trainer = transformers.Trainer(
-            model=peft.get_peft_model(model, config),
-            args=transformers.TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=task["batch_size"],
-                max_steps=task["steps"],
-                learning_rate=task["learning_rate"],
-                bf16=True,
-                use_cpu=not torch.cuda.is_available(),
-                logging_steps=1,
-                include_num_input_tokens_seen="non_padding",
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
-            ),
+            model=peft.get_peft_model(model, steps.stock_adapter(task)),
+            args=transformers.TrainingArguments(bf16=True, **steps.stock_arguments(task, folder)),
             train_dataset=datasets.Dataset.from_list(rows),
             data_collator=transformers.DataCollatorForSeq2Seq(tokenizer),
             callbacks=[clock],

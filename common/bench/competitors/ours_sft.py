@@ -1,8 +1,8 @@
 """Training as this project does it, on rows that are token ids already. Reads the task of trl_sft.py from standard
 input (rows with "input_ids" and "completion_mask"; "defaults" is ignored), prints the JSON line of steps.tell.
 
-Quantised weights stay in 4-bit layers, as TRL's do. The scripts of this project dequantise them if the memory allows
-it; on a large card the bench would then compare bfloat16 with NF4.
+Quantised weights stay in 4-bit layers, as TRL's do, unless the task has "unpacked". The scripts of this project
+dequantise them if the memory allows it; on a large card the bench would then compare bfloat16 with NF4.
 """
 
 import json
@@ -15,11 +15,19 @@ from common.settings import Execution, Settings
 
 
 def main():
+    from common.bench.competitors import steps
+
+    task, clock = json.load(sys.stdin), steps.Clock()
+    steps.tell(train(task, clock), clock)
+
+
+def train(task, callback):
+    """Train on a task's rows, with `callback` as one of the trainer's; returns the trainer. Raises MemoryError if a
+    step does not fit. "precision" of the task is bfloat16 unless it says otherwise."""
     import transformers
 
     from common.bench.competitors import steps
 
-    task, clock = json.load(sys.stdin), steps.Clock()
     machine.keep_freed()
     checkpoint = checkpoints.find(task["folder"])
     settings = Settings(
@@ -41,35 +49,28 @@ def main():
         keep="last",
         seed=0,
     )
-    rows = [
-        {
-            "input_ids": row["input_ids"],
-            "labels": [
-                token if learned else -100
-                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
-            ],
-        }
-        for row in task["rows"][: task["batch_size"] * task["steps"]]
-    ]
+    rows = steps.masked(task["rows"][: task["batch_size"] * task["steps"]])
     # Not qlora.tokenizer: the rows are token ids, so any tokenizer that can pad will do.
     tokenizer, trainers = transformers.AutoTokenizer.from_pretrained(task["folder"]), []
     tokenizer.pad_token = tokenizer.eos_token
 
     def build(model, datasets, config, *further):
-        """The trainer of common/training.py, with the clock as a callback and without checkpoints."""
+        """The trainer of common/training.py, with the callback and without checkpoints."""
         config = config | {"save_strategy": "no"}
         trainer = training.answers_only(tokenizer, model, datasets, config, *further)
-        trainer.add_callback(clock)
+        trainer.add_callback(callback)
         trainers.append(trainer)
         return trainer
 
+    if not task.get("unpacked"):
+        qlora.UNPACK_SHARE = 0
     with tempfile.TemporaryDirectory() as folder:
-        execution = Execution(folder=Path(folder), precision="bfloat16")
+        execution = Execution(folder=Path(folder), precision=task.get("precision", "bfloat16"))
         tuned = qlora.new_adapter(base(checkpoint, execution, settings), settings)
         report = training.fit(tuned, rows, [], build, settings, execution)
     if report["training"]["micro_batch_size"] != task["batch_size"]:
         raise MemoryError(f"out of memory with {task['batch_size']} rows at once")
-    steps.tell(trainers[-1], clock)
+    return trainers[-1]
 
 
 def base(checkpoint, execution, settings):
@@ -78,7 +79,6 @@ def base(checkpoint, execution, settings):
     import transformers
 
     if settings.quantization:
-        qlora.UNPACK_SHARE = 0
         return qlora.base(checkpoint, execution)
     keywords = {"dtype": torch.bfloat16, "device_map": machine.device(), "use_safetensors": True}
     return qlora.reading(transformers.AutoModelForCausalLM, checkpoint, **keywords).eval()

@@ -1,23 +1,20 @@
-"""Where the time of a training step goes. Reads a JSON task from standard input, prints one JSON line: "parts", the
-seconds of a step by part, from torch's profiler; what passes outside torch's operations is Python's.
-
-Task: {"folder", "rows": [{"input_ids", "labels"}], "precision", "lora_r", "learning_rate"} and the "rows" of a step.
+"""Where the time of a training step goes. Reads the task of ours_sft.py from standard input, prints one JSON line:
+"parts", the seconds of a step by part, from torch's profiler; what passes outside torch's operations is Python's.
 """
 
 import collections
 import json
 import sys
-import tempfile
 import time
-from pathlib import Path
+
+from common.bench.competitors import ours_sft
 
 UNTIMED = 2  # first steps, which choose kernels and allocate memory
-FROZEN = "products of the frozen weights"
 # part -> beginnings of the names of operations, or of functions that they are called from
 PARTS = {
     "optimizer and clipping": ("Optimizer.", "aten::_fused_adamw", "aten::linalg_vector_norm", "aten::_foreach"),
     "dropout": ("finetuning_hub::drop",),
-    FROZEN: ("frozen product",),
+    "products of the frozen weights": ("frozen product",),  # common/cpu/lora.py names them
     "attention": ("Attention", "aten::_scaled_dot", "aten::scaled_dot"),
     "adapter": ("LoraLinear", "torch::autograd::AccumulateGrad"),
     "norms": ("RMSNorm",),
@@ -31,7 +28,7 @@ PARTS = {
 
 
 def part_of(event):
-    """The part that an operation belongs to, by its own name or by the nearest of its callers."""
+    """The first part of which an operation, or a function that it is called from, has a name."""
     chain = []
     while event is not None:
         chain.append(event.name.removeprefix("autograd::engine::evaluate_function: "))
@@ -46,26 +43,7 @@ def main():
     import torch
     import transformers
 
-    from common import checkpoints, machine, qlora, training
-    from common.settings import Execution, Settings
-
     task, marks = json.load(sys.stdin), []
-    machine.keep_freed()
-    settings = Settings(
-        lora_r=task["lora_r"],
-        lora_alpha=16,
-        dropout=0.1,
-        targets="all-linear",
-        epochs=1,
-        learning_rate=task["learning_rate"],
-        lr_scheduler="constant",
-        warmup_ratio=0.0,
-        optimizer="adamw_torch",
-        weight_decay=0.0,
-        max_grad_norm=0.3,
-        batch_size=8,
-        micro_batch_size=8,
-    )
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
 
     class Clock(transformers.TrainerCallback):
@@ -78,20 +56,7 @@ def main():
         def on_train_end(self, args, state, control, **keywords):
             profiler.__exit__(None, None, None)
 
-    checkpoint = checkpoints.find(task["folder"])
-    # Not qlora.tokenizer: the rows are token ids, so any tokenizer that can pad will do.
-    tokenizer = transformers.AutoTokenizer.from_pretrained(task["folder"])
-    tokenizer.pad_token = tokenizer.eos_token
-
-    def build(model, datasets, config, *further):
-        trainer = training.answers_only(tokenizer, model, datasets, config | {"save_strategy": "no"}, *further)
-        trainer.add_callback(Clock())
-        return trainer
-
-    with tempfile.TemporaryDirectory() as folder:
-        execution = Execution(folder=Path(folder), precision=task["precision"])
-        model = qlora.new_adapter(qlora.base(checkpoint, execution), settings)
-        training.fit(model, task["rows"], [], build, settings, execution)
+    ours_sft.train(task, Clock())
     steps, parts = len(marks) - UNTIMED, collections.Counter()
     for event in profiler.events():
         parts[part_of(event)] += event.self_cpu_time_total / 1e6 / steps

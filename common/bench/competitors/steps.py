@@ -1,4 +1,4 @@
-"""What both training scripts share: the clock, and the JSON line that they print."""
+"""What the training scripts share: the stock model and adapter, rows, the clock, and the JSON line that they print."""
 
 import json
 import time
@@ -6,6 +6,65 @@ import time
 import transformers
 
 UNTIMED = 2  # first steps, which choose kernels and allocate memory
+
+
+def stock_model(task):
+    """transformers' model of the task, in bfloat16 or NF4."""
+    import torch
+
+    four_bit = transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        task["folder"],
+        dtype=torch.bfloat16,
+        device_map={"": 0} if torch.cuda.is_available() else None,
+        quantization_config=four_bit if task["quantised"] else None,
+    )
+
+
+def stock_adapter(task):
+    """peft's configuration of an adapter on every linear layer."""
+    import peft
+
+    return peft.LoraConfig(
+        r=task["lora_r"], lora_alpha=16, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+def stock_arguments(task, folder):
+    """Keywords of TrainingArguments, the same for the stock trainers; all else is their default."""
+    import torch
+
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": task["batch_size"],
+        "max_steps": task["steps"],
+        "learning_rate": task["learning_rate"],
+        "use_cpu": not torch.cuda.is_available(),
+        "logging_steps": 1,
+        "include_num_input_tokens_seen": "non_padding",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def masked(rows):
+    """[{"input_ids", "labels"}] of rows with a "completion_mask"; the loss is on its tokens alone."""
+    return [
+        {
+            "input_ids": row["input_ids"],
+            "labels": [
+                token if learned else -100
+                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
+            ],
+        }
+        for row in rows
+    ]
 
 
 class Clock(transformers.TrainerCallback):

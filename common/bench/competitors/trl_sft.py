@@ -13,50 +13,26 @@ import tempfile
 
 def main():
     import datasets
-    import peft
-    import torch
+    import torch  # noqa: F401  before `common`, so that OpenMP has its own defaults
     import transformers
     import trl
 
     from common.bench.competitors import steps
 
     task, clock = json.load(sys.stdin), steps.Clock()
-    four_bit = transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        task["folder"],
-        dtype=torch.bfloat16,
-        device_map={"": 0} if torch.cuda.is_available() else None,
-        quantization_config=four_bit if task["quantised"] else None,
-    )
     overrides = {} if task["defaults"] else {"gradient_checkpointing": False}
     with tempfile.TemporaryDirectory() as folder:
         trainer = trl.SFTTrainer(
-            model=model,
+            model=steps.stock_model(task),
             args=trl.SFTConfig(
-                output_dir=folder,
-                per_device_train_batch_size=task["batch_size"],
-                max_steps=task["steps"],
                 max_length=None,  # 1,024 would cut answers off
                 completion_only_loss=True,  # as TRL does by itself where rows have a "prompt"
-                learning_rate=task["learning_rate"],
-                use_cpu=not torch.cuda.is_available(),
-                logging_steps=1,
-                include_num_input_tokens_seen="non_padding",
-                save_strategy="no",
-                report_to="none",
-                disable_tqdm=True,
+                **steps.stock_arguments(task, folder),
                 **overrides,
             ),
             train_dataset=datasets.Dataset.from_list(task["rows"]),
             processing_class=transformers.AutoTokenizer.from_pretrained(task["folder"]),
-            peft_config=peft.LoraConfig(
-                r=task["lora_r"], lora_alpha=16, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM"
-            ),
+            peft_config=steps.stock_adapter(task),
             callbacks=[clock],
         )
         trainer.remove_callback(transformers.PrinterCallback)
