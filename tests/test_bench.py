@@ -155,9 +155,9 @@ def test_all_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(r
 
 
 def test_a_steps_time_is_named_by_part(random_folder):
-    rows = [{"input_ids": list(range(3, 60)), "completion_mask": [0] * 40 + [1] * 17}] * 24
+    rows = [{"input_ids": list(range(3, 60)), "completion_mask": [0] * 40 + [1] * 17}] * 80
     task = {"folder": random_folder, "rows": rows, "precision": "float32", "lora_r": 8, "learning_rate": 1e-3}
-    task |= {"batch_size": 8, "steps": 3, "quantised": True, "unpacked": True}
+    task |= {"batch_size": 8, "steps": 10, "quantised": True, "unpacked": True}
     parts = shared.process(sys.executable, "ours_step", task)["parts"]
     for name in ("adapter", "products of the frozen weights", "attention", "norms", "dropout", "logits and loss"):
         assert parts[name] > 0

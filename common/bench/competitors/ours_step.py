@@ -15,10 +15,11 @@ PARTS = {
     "optimizer and clipping": ("Optimizer.", "aten::_fused_adamw", "aten::linalg_vector_norm", "aten::_foreach"),
     "dropout": ("finetuning_hub::drop",),
     "products of the frozen weights": ("frozen product",),  # common/cpu/lora.py names them
-    "attention": ("Attention", "aten::_scaled_dot", "aten::scaled_dot"),
+    "attention": ("Attention", "aten::_scaled_dot", "aten::scaled_dot", "ScaledDot"),
     "adapter": ("LoraLinear", "torch::autograd::AccumulateGrad"),
     "norms": ("RMSNorm",),
     "rotary positions": ("Rotation",),
+    "rows": ("enumerate(DataLoader)",),
     "logits and loss": ("aten::_log_softmax", "aten::log_softmax", "aten::cross_entropy", "aten::nll_loss",
                         "LogSoftmax", "NllLoss", "aten::embedding", "aten::index", "IndexBackward", "MmBackward",
                         "aten::linear"),
