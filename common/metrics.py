@@ -2,10 +2,11 @@
 
 ci95 covers the choice of test rows, not of training seeds. Shares of rows have Wilson's interval, other metrics a
 percentile bootstrap over rows (fixed seed; at 10 rows it covers about 90 %, at 20 rows 93 %). An interval contains its
-value. It is None where the spread is unknown, as with a single row.
+value. It is None where the spread is unknown, as with a single row. Accuracy, ROUGE-1 and BERTScore
+also have "rows", the score of every row (0 to 1), for paired tests; evaluation.stages takes them out.
 
-The libraries are called directly and not through `evaluate`: importing it takes 3 to 6 s and 500 MB, it copies local
-modules into the user's cache, and it returns no scores of rows to resample. A test compares our ROUGE with its own.
+The libraries are called directly: `evaluate` takes 3 to 6 s and 500 MB to import and has no scores of rows. A test
+compares our ROUGE with its own.
 """
 
 import re
@@ -40,7 +41,8 @@ def rouge(predictions, references):
         sentence_lines = ["\n".join(sentences.tokenize(text)) for text in (reference, prediction)]
         for name, score in (scorer.score(reference, prediction) | lsum_scorer.score(*sentence_lines)).items():
             values[name].append(score.fmeasure)
-    return {name: mean(column) for name, column in values.items()}
+    scores = {name: mean(column) for name, column in values.items()}
+    return scores | {"rouge1": scores["rouge1"] | {"rows": values["rouge1"]}}
 
 
 def responses(answers, references, encoder="minilm"):
@@ -87,14 +89,15 @@ def bertscore(answers, references, encoder="minilm"):
         scorer = bert_score.BERTScorer(**model, batch_size=32)
         f1 = scorer.score([answers[i] for i in nonempty], [references[i] for i in nonempty])[2]
         values |= zip(nonempty, f1.tolist(), strict=True)
-    return mean(list(values.values()))
+    return mean(list(values.values())) | {"rows": list(values.values())}
 
 
 def classification(predictions, references, labels):
     """Accuracy and macro-F1, the unweighted mean over `labels`; a class that is neither true nor predicted counts 0,
     as in scikit-learn. Two classes also have the accuracy of each class, macro precision and macro recall."""
     predicted, true = numbers(predictions, labels), numbers(references, labels)
-    accuracy, averages = share(predicted == true), macro(predicted, true, len(labels))
+    correct, averages = predicted == true, macro(predicted, true, len(labels))
+    accuracy = share(correct) | {"rows": correct.astype(int).tolist()}
     if len(labels) > 2:
         return {"accuracy": accuracy, "macro_f1": averages["macro_f1"]}
     by_class = {f"accuracy_{label}": share(predicted[true == i] == i) for i, label in enumerate(labels)}
@@ -180,12 +183,6 @@ def outcomes(texts, references, labels):
     """{"generated_<outcome>": share of the answers} for each of OUTCOMES."""
     results = [outcome(text, label, labels) for text, label in zip(texts, references, strict=True)]
     return {f"generated_{name}": share([kind == name for kind in results]) for name in OUTCOMES}
-
-
-def counts(metrics):
-    """The generated_* metrics as numbers of answers in words: "right 12, not a label 3, …"."""
-    scores = {name.replace("_", " "): metrics.get(f"generated_{name}") for name in OUTCOMES}
-    return ", ".join(f"{name} {round(score['value'] * score['n'] / 100)}" for name, score in scores.items() if score)
 
 
 def figure(metric):

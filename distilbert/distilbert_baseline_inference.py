@@ -1,6 +1,6 @@
-"""Score DistilBERT without fine-tuning, both tasks: a logistic regression on frozen features, and a dummy.
+"""Score DistilBERT without fine-tuning, both tasks: a logistic regression on frozen features or on TF-IDF, and a dummy.
 
-Make one of four rows (`bash distilbert/baseline_inference.sh` makes all):
+Make one of six rows (`bash distilbert/baseline_inference.sh` makes all):
     python distilbert/distilbert_baseline_inference.py --task_type summarization --baseline frozen-features
 Run it with the embedded 23M encoder:
     python distilbert/distilbert_baseline_inference.py --task_type classification --demo

@@ -1,5 +1,5 @@
-"""Score DistilBERT on IMDB without fine-tuning: a logistic regression on its frozen [CLS] features, and a dummy that
-picks the most frequent class.
+"""Score DistilBERT on IMDB without fine-tuning: a logistic regression on its frozen [CLS] features or on TF-IDF, and a
+dummy that picks the most frequent class.
 
     python distilbert/distilbert_features.py
     python distilbert/distilbert_features.py --baseline dummy

@@ -1,6 +1,6 @@
-"""Score MiniLM without fine-tuning, both tasks: a logistic regression on frozen features, and a dummy.
+"""Score MiniLM without fine-tuning, both tasks: a logistic regression on frozen features or on TF-IDF, and a dummy.
 
-Make one of four rows (`bash minilm/baseline_inference.sh` makes all):
+Make one of six rows (`bash minilm/baseline_inference.sh` makes all):
     python minilm/minilm_baseline_inference.py --task_type summarization --baseline frozen-features
 Run it on the sample:
     python minilm/minilm_baseline_inference.py --task_type classification --demo

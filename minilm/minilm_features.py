@@ -1,8 +1,8 @@
-"""Score MiniLM on IMDB without fine-tuning: a logistic regression on its mean features, and a dummy that picks the most
-frequent class.
+"""Score MiniLM on IMDB without fine-tuning: a logistic regression on its mean features or on TF-IDF, and a dummy that
+picks the most frequent class.
 
     python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000
-    python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000 --baseline dummy
+    python minilm/minilm_features.py --max_train_samples 4000 --max_test_samples 2000 --baseline tfidf
 Run it on the sample:
     python minilm/minilm_features.py --demo
 """

@@ -352,20 +352,17 @@ def test_frozen_features_are_the_encoders_own_and_padding_has_no_part_in_them(ma
         with torch.no_grad():
             states = encoder(**run.reader.tokenizer(row["text"], return_tensors="pt")).last_hidden_state[0]
         expected = states[0] if pooling == "cls" else states.mean(0)
-        assert torch.allclose(torch.from_numpy(array[0]), expected, atol=1e-5)
+        assert torch.allclose(torch.from_numpy(array), expected, atol=1e-5)
 
 
 def test_the_probe_is_sklearns_logistic_regression_on_those_features(make):
-    import numpy
     from sklearn.linear_model import LogisticRegression
 
     run, data, timing = make(script="baseline_inference"), toy(), evaluation.Timing()
     encoder = probe.frozen(run.checkpoint)
     train, test = (
-        numpy.concatenate(
-            probe.features(
-                encoder, run.reader, *run.reader.inputs(rows, data.labels, ""), run.settings, run.execution, timing
-            )
+        probe.features(
+            encoder, run.reader, *run.reader.inputs(rows, data.labels, ""), run.settings, run.execution, timing
         )
         for rows in (data.train, data.test)
     )
@@ -374,10 +371,36 @@ def test_the_probe_is_sklearns_logistic_regression_on_those_features(make):
     assert found == model.predict(test).tolist()
 
 
+def test_tfidf_is_sklearns_on_whole_texts(make):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    run = make(script="baseline_inference", baseline="tfidf", max_document_tokens=8)  # the encoder would cut
+    padding = "some words that say nothing at all about it and more of them "
+    rows = [{**row, "text": padding + row["text"]} for row in POSTS]
+    data = data_of(rows, rows[:4], ["car", "cup"])
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LogisticRegression(C=20))
+    expected = model.fit([row["text"] for row in rows], [row["target"] for row in rows])
+    predicted = probe.probe(run.checkpoint, run.reader, data, run.settings, run.execution, evaluation.Timing())
+    assert predicted == expected.predict([row["text"] for row in rows[:4]]).tolist()
+    assert len(set(predicted)) == 2
+
+
+def test_tfidf_scores_every_utterance_and_prefers_what_summaries_said(make):
+    run = make("summarization", script="baseline_inference", baseline="tfidf", picks=1)
+    rows = [{"text": f"Ann: {noise}\nBob: the train leaves", "target": "the train leaves"} for noise in ("hi", "well")]
+    test = [{"text": "Bob: the train leaves\nAnn: hi\nCid: well", "target": "the train leaves"}]
+    data = data_of(rows, test, [])
+    (scores,) = probe.probe(run.checkpoint, run.reader, data, run.settings, run.execution, evaluation.Timing())
+    assert len(scores) == 3
+    assert scores[0] == max(scores)
+
+
 def test_the_seconds_of_a_stage_count_the_training_rows_too(make):
     run = make(script="baseline_inference")
     stages = encoders.baseline(run.checkpoint, run.reader, toy(), run.settings, run.execution)["inference"]["stages"]
-    assert stages.keys() == {"base", "base, features of the training rows"}
+    assert stages.keys() == {"base", "base, features of the training rows", "base, regression"}
     assert all(seconds > 0 for seconds in stages.values())
 
 
@@ -391,9 +414,11 @@ def test_the_dummy_says_the_most_frequent_class_and_the_first_utterances(make):
     truth = [row["target"] for row in data.test]
     dummy = DummyClassifier().fit([[0]] * len(data.train), [row["target"] for row in data.train])
     expected = metrics.classification(dummy.predict([[0]] * len(data.test)).tolist(), truth, data.labels)
+    evaluation.rows_apart(expected)
     assert scores(make(script="baseline_inference", baseline="dummy"), data) == expected
     lead = [" ".join(row["text"].split("\n")[:PICKS]) for row in talks().test]
     expected = metrics.rouge(lead, [row["target"] for row in talks().test])
+    evaluation.rows_apart(expected)
     assert scores(make("summarization", script="baseline_inference", baseline="dummy"), talks()) == expected
 
 
@@ -674,7 +699,7 @@ def test_the_scripts_of_minilm_plan_their_demo_with_its_own_settings(script, nam
 
 @pytest.mark.parametrize("home", HOMES)
 def test_shell_scripts_pass_their_grid_to_the_sweep(home):
-    files = sorted((ROOT / home).glob("*.sh"))
+    files = [file for file in sorted((ROOT / home).glob("*.sh")) if file.name != "evidence.sh"]  # several sweeps
     assert [file.name for file in files] == ["baseline_inference.sh", "run_lora.sh", "sample_ablate.sh"]
     for file in files:
         named = re.findall(rf"{home}_\w+\.py", file.read_text())

@@ -31,9 +31,9 @@ MORE_FILES = {
     "phi2": INSTRUCTIONS,
     "mistral": INSTRUCTIONS | {"MODEL_sentiment.py"},
     "gemma": PROMPTED,
-    "smollm2": INSTRUCTIONS | PROMPTED,
+    "smollm2": INSTRUCTIONS | PROMPTED | {"evidence.sh"},
     "distilbert": ENCODER,
-    "minilm": ENCODER,
+    "minilm": ENCODER | {"evidence.sh"},
 }
 
 

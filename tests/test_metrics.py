@@ -10,7 +10,7 @@ from sklearn import metrics as reference
 
 from common import data, metrics
 from common.console import InputError
-from common.runs import checks
+from common.runs import checks, run
 
 ROUNDING = 1e-4  # values are percentages with 4 decimals
 
@@ -130,8 +130,8 @@ def test_outcomes_are_shares_of_all_rows_and_are_shown_as_rows():
     assert sum(metric["value"] for metric in found.values()) == 100
     assert found["generated_wrong"]["value"] == 50
     shown = "right 1, right extra 1, wrong 4, wrong extra 0, not a label 1, empty 1"
-    assert metrics.counts(found) == shown
-    assert metrics.counts({}) == ""
+    assert run.counts(found) == shown
+    assert run.counts({}) == ""
 
 
 @pytest.mark.parametrize(

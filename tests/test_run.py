@@ -219,7 +219,11 @@ def test_own_rows_never_reach_results(task, place, home, trained, tmp_path):
 def score_nothing(run):
     """In place of a main that takes minutes."""
     metric = {"value": 99.0, "ci95": [98.0, 100.0], "n": len(run.data.test)}
-    return run.finish(run.data, {}, {"base": {"accuracy": metric}, "tuned": None, "inference": None, "confusion": None})
+    return run.finish(
+        run.data,
+        {},
+        {"base": {"accuracy": metric}, "tuned": None, "inference": None, "confusion": None, "row_scores": {}},
+    )
 
 
 def test_own_rows_are_trained_on_from_start_to_end(tiny_folder, tmp_path):

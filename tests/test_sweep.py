@@ -153,14 +153,15 @@ def called(recorder, script, *words, cwd=ROOT):
 
 
 def scripts_of(folder):
-    return sorted(path.name for path in (ROOT / folder).glob("*.sh"))
+    names = sorted(path.name for path in (ROOT / folder).glob("*.sh"))
+    return [name for name in names if name != "evidence.sh"]
 
 
 def wanted(folder, name):
     """(script's end, axes and switches) of the sweeps that a folder's shell script should start."""
     axis, kinds = "prompt_type", ["zero-shot", "one-shot", "few-shot"]
     if folder in ENCODERS:
-        axis, kinds = "baseline", ["dummy", "frozen-features"]
+        axis, kinds = "baseline", ["dummy", "tfidf", "frozen-features"]
     grid = {"--epochs": [*EPOCHS], "--lora_r": [*RANKS], "--dropout": [*DROPOUTS], "--no_before": []}
     ablation = {"--train_sample_fraction": [*FRACTIONS], "--no_before": []}
     tasks = {"--task_type": ["classification", "summarization"]}
@@ -203,9 +204,20 @@ def test_every_grid_of_a_shell_script_can_be_planned(folder, recorder, listed):
                 continue  # needs a trained run: test_instructions.py
             words = itertools.chain(*([flag, *values] for flag, values in flags.items()))
             sizes[name] = len(listed(script, *words))
-    expected = {"baseline_inference.sh": 4 if folder in ENCODERS else 6, "run_lora.sh": 72, "sample_ablate.sh": 6}
+    expected = {"baseline_inference.sh": 6, "run_lora.sh": 72, "sample_ablate.sh": 6}
     more = {"run_lora_neftune.sh": 72, "sample_ablate_neftune.sh": 6, "sentiment_executions.sh": 3}
     assert sizes == expected | {name: size for name, size in more.items() if name in sizes}
+
+
+@pytest.mark.parametrize("folder", ["minilm", "smollm2"])
+def test_the_evidence_is_a_list_of_sweeps_whose_flags_their_scripts_know(folder, recorder):
+    calls = called(recorder, f"{folder}/evidence.sh", "--threads", "2")
+    assert len(calls) > 8
+    for script, flags in calls:
+        assert flags.pop("--threads") == ["2"]
+        experiment = folders.experiment(script)
+        for cell in sweeps.grid(flags):
+            experiment.arguments(cell)
 
 
 @pytest.mark.parametrize(("script", "cwd"), [("mistral/sample_ablate.sh", ROOT), ("sample_ablate.sh", MISTRAL)])

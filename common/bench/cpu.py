@@ -212,7 +212,7 @@ def labels(bench):
 
 def generation(bench):
     """Summarize in batches; compare with one dialogue at a time, with and without a cache, with CTranslate2 in batches,
-    and with llama.cpp, one at a time."""
+    and with llama.cpp, one at a time and in parallel slots."""
     prompts, stop = bench.dialogues()
     task = {"stop": stop, "max_new_tokens": 100, "dtype": bench.dtype}
     threads = machine.cores()
@@ -229,6 +229,9 @@ def generation(bench):
         ),
         "llama.cpp, one at a time": lambda share: process(
             competitors_python(), "cpp_answers", {**cpp, "prompts": share}
+        ),
+        "llama.cpp, 16 slots": lambda share: process(
+            competitors_python(), "cpp_slots", {**cpp, "slots": 16, "prompts": share}
         ),
         "here": lambda share: bench.ours("together", prompts=share, **task),
     }

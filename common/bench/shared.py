@@ -41,9 +41,19 @@ def competitors_python():
         site_command = [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
         site = subprocess.run(site_command, capture_output=True, text=True, check=True).stdout.strip()
         (Path(site) / "project.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIRED)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "-r", str(REQUIRED)]
+        subprocess.run(install, check=True, env={**os.environ, **compiler_flags()})
         installed.write_text(required, encoding="utf-8")
     return str(python)
+
+
+def compiler_flags():
+    """Environment variables for compiling llama.cpp. Its AMX kernel ends the process on batches of several rows (issue
+    20824 of ggml-org/llama.cpp), so processors with AMX use AVX512."""
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.is_file() or "amx_int8" not in cpu.read_text(encoding="utf-8"):
+        return {}
+    return {"CMAKE_ARGS": "-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8"}
 
 
 def line(what, plain, here, unit="s"):

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import encoding
+from common import encoding, files
 from common.bench.shared import line, linear_weights, process, seconds
 from common.console import say
 from common.runs import records
@@ -21,8 +21,7 @@ BUSY = "while True: pass"  # a process that keeps one core busy
 
 def training(bench):
     """Tokens a second, without padding, of stock trainers and of this project's, after the first steps and with the
-    same rows a forward pass; also the share of the summarization script's time that is neither training nor testing.
-    """
+    same rows a forward pass."""
     count = SETTINGS["rows"] * SETTINGS["steps"]
     encoder = encoding.Encoder(bench.tokenizer, bench.wording.SUMMARIZATION, "chat", 512)
     rows = bench.rows("summarization", max_train_samples=count)
@@ -48,8 +47,7 @@ def training(bench):
     results = bench.alternating(ways)
     rate = {name: [run["tokens"] / run["seconds"] for run in runs] for name, runs in results.items()}
     lines = [line(f"training, {name}", rate[name], rate["here"], "tokens/s") for name in results if name != "here"]
-    outside = statistics.median(script(bench.home, count)["outside"] for _ in range(bench.args.runs))
-    return {"lines": lines, "outside": outside, "rows": rows.source}
+    return {"lines": lines, "rows": rows.source}
 
 
 def masked_rows(encoder, rows):
@@ -107,7 +105,8 @@ def start(bench):
         with tempfile.TemporaryDirectory() as folder:
             parts, command = {}, script_command(bench.home, SETTINGS["rows"], folder, tested=1)
             began = last = time.monotonic()
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+            child = subprocess.Popen(command, **streams, env=environment())
             for text in child.stdout:
                 if name := next((marks[mark] for mark in marks if text.startswith(mark)), None):
                     parts[name], last = time.monotonic() - last, time.monotonic()
@@ -124,17 +123,19 @@ def start(bench):
 
 def script(home, count, precision="auto", tested=32):
     """Run the folder's summarization script on `count` training rows; returns seconds, tokens and trainable_parameters
-    of its record, and "outside", the share of its time that is neither training nor testing."""
+    of its record."""
     with tempfile.TemporaryDirectory() as folder:
         command = [*script_command(home, count, folder, tested), "--precision", precision]
-        began = time.monotonic()
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
         if process.returncode:
             raise RuntimeError(f"{command[1]} ended with {process.returncode}:\n{process.stderr[-3000:]}")
-        wall, record = time.monotonic() - began, records.checked(Path(folder, "run", "record.json"))
-    report = record["training"]
-    outside = 1 - (report["seconds"] + record["inference"]["seconds"]) / wall
-    return {**{name: report[name] for name in ("seconds", "tokens", "trainable_parameters")}, "outside": outside}
+        report = records.checked(Path(folder, "run", "record.json"))["training"]
+    return {name: report[name] for name in ("seconds", "tokens", "trainable_parameters")}
+
+
+def environment():
+    """The environment of a script: it imports this checkout, whichever one is installed."""
+    return {**os.environ, "PYTHONPATH": str(files.ROOT)}
 
 
 def script_command(home, count, folder, tested=32):

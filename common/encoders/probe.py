@@ -1,17 +1,20 @@
-"""Baselines without fine-tuning: a logistic regression on the encoder's frozen features, and a dummy that does not read
-the texts."""
+"""Baselines without fine-tuning: a logistic regression on the encoder's frozen features or on TF-IDF, and a dummy that
+does not read the texts."""
 
 import collections
+import time
 
 from common.encoders import extraction, heads
 
-TRAINING = "features of the training rows"  # name of this part of a stage
+TRAINING = "features of the training rows"  # names of these parts of a stage
+FIT = "regression"
+TFIDF_STRENGTH = 20.0  # inverse regularisation of a regression on TF-IDF, whose values are small
 
 
 def features(encoder, reader, ids, spans, settings, execution, timing):
-    """Frozen features: an array of shape (1, width) per text, or (utterances, width) per dialogue. They are the last
-    hidden state at [CLS], or its mean over the text or utterance, as settings.pooling says. ids, spans: from
-    Reader.inputs. timing: the evaluation.Timing that counts the seconds."""
+    """Frozen features: an array of shape (texts or utterances, width). They are the last hidden state at [CLS], or its
+    mean over the text or utterance, as settings.pooling says. ids, spans: from Reader.inputs. timing: the
+    evaluation.Timing that counts the seconds."""
     import numpy
 
     arrays = [None] * len(ids)
@@ -30,16 +33,15 @@ def features(encoder, reader, ids, spans, settings, execution, timing):
     heads.read(
         encoder, reader, ids, lambda out: out.last_hidden_state, pool, execution, keep, label="frozen encoder reads"
     )
-    return arrays
+    return numpy.concatenate(arrays)
 
 
 def probe(checkpoint, reader, data, settings, execution, timing):
-    """Predictions of a logistic regression on the frozen features, fitted on the training rows: the class of every test
-    row, or for every utterance of it the log-probability of being picked."""
-    import numpy
+    """Predictions of a logistic regression fitted on the training rows: the class of every test row, or for every
+    utterance of it the log-probability of being picked. It sees frozen features, or TF-IDF if settings.baseline says
+    so."""
     from sklearn.linear_model import LogisticRegression
 
-    encoder = frozen(checkpoint)
     ids, spans = reader.inputs(data.train, data.labels, "train")
     if data.labels:
         targets = [row["target"] for row in data.train]
@@ -48,13 +50,38 @@ def probe(checkpoint, reader, data, settings, execution, timing):
     test_ids, test_spans = reader.inputs(data.test, data.labels, "test")
     if len(set(targets)) == 1:  # nothing to fit: all rows are of one class, or every turn is picked
         return targets[:1] * len(test_ids) if data.labels else [[0.0] * len(row_spans) for row_spans in test_spans]
-    train = features(encoder, reader, ids, spans, settings, execution, timing.beside(TRAINING))
-    test = features(encoder, reader, test_ids, test_spans, settings, execution, timing)
-    regression = LogisticRegression(max_iter=2000, random_state=settings.seed)
-    regression.fit(numpy.concatenate(train), targets)
+    began, strength = time.monotonic(), 1.0
+    if settings.baseline == "tfidf":
+        train, test = words(texts(data.train, spans), texts(data.test, test_spans), pairs=len(data.labels) == 2)
+        strength = TFIDF_STRENGTH
+    else:
+        encoder = frozen(checkpoint)
+        train = features(encoder, reader, ids, spans, settings, execution, timing.beside(TRAINING))
+        test = features(encoder, reader, test_ids, test_spans, settings, execution, timing)
+        began = time.monotonic()
+    regression = LogisticRegression(C=strength, max_iter=2000, random_state=settings.seed)
+    regression.fit(train, targets)
+    timing.beside(FIT).batches.append((time.monotonic() - began, len(data.train)))
     if data.labels:
-        return regression.predict(numpy.concatenate(test)).tolist()
-    return [regression.predict_log_proba(array)[:, 1].tolist() for array in test]
+        return regression.predict(test).tolist()
+    scores = iter(regression.predict_log_proba(test)[:, 1].tolist())
+    return [[next(scores) for _ in row_spans] for row_spans in test_spans]
+
+
+def texts(rows, spans):
+    """The whole texts of rows, or the utterances of dialogues that have a span."""
+    flat = []
+    for row, own in zip(rows, spans, strict=True):
+        flat += extraction.utterances(row["text"])[: len(own)] if own else [row["text"]]
+    return flat
+
+
+def words(train, test, pairs):
+    """TF-IDF matrices of training and test texts: of words, with `pairs` also of two neighbouring ones."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2 if pairs else 1))
+    return vectorizer.fit_transform(train), vectorizer.transform(test)
 
 
 def frozen(checkpoint):

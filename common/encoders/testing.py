@@ -34,8 +34,8 @@ def summaries(model, reader, data, settings, execution, checkpoint):
 
 
 def baseline(checkpoint, reader, data, settings, execution):
-    """Test stage of a model without fine-tuning. settings.baseline: "frozen-features", or "dummy" (the most frequent
-    class, or the first utterances). Returns the same as `labels`."""
+    """Test stage of a model without fine-tuning. settings.baseline: "frozen-features", "tfidf", or "dummy" (the most
+    frequent class, or the first utterances). Returns the same as `labels`."""
 
     def score(stage, timing):
         if settings.baseline == "dummy":

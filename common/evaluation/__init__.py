@@ -8,7 +8,7 @@ import contextlib
 import math
 
 from common import batched_forward, console, encoding, files, generation, metrics, qlora, scoring
-from common.evaluation.kept import Predictions, Timing, is_answer, scores_of
+from common.evaluation.kept import Predictions, Timing, is_answer, rows_apart, scores_of
 
 FREE = "free answers"  # name of the part of a stage that generates beside label scoring
 
@@ -17,7 +17,8 @@ def labels(model, encoder, data, settings, execution):
     """Test stage of classification: every label is scored by log-likelihood; free answers are generated beside it.
 
     encoder: from encoding.prompter. execution.stages says which models are tested. Returns {"base": metrics | None,
-    "tuned": metrics | None, "inference": block of the record, "confusion": {stage: metrics.confusion} | None}.
+    "tuned": metrics | None, "inference": block of the record, "confusion": {stage: metrics.confusion} | None,
+    "row_scores": {stage: rows_apart}}.
     """
 
     def score(stage, prompts, timing):
@@ -158,14 +159,16 @@ def stages(execution, n, score):
     score(stage, timing) returns (metrics, confusion or None) of the `n` test rows. Returns the same as `labels`. The
     "inference" block is of the last stage; its "stages" has the seconds of every stage and part, by name.
     """
-    results, confusions, seconds = {"base": None, "tuned": None}, {}, {}
+    results, confusions, rows, seconds = {"base": None, "tuned": None}, {}, {}, {}
     for stage in execution.stages:
         timing = Timing()
         results[stage], confusion = score(stage, timing)
+        rows[stage] = rows_apart(results[stage])
         if confusion:
             confusions[stage] = confusion
         seconds |= timing.seconds(stage)
-    return {**results, "inference": {**timing.block(n), "stages": seconds}, "confusion": confusions or None}
+    inference = {**timing.block(n), "stages": seconds}
+    return {**results, "inference": inference, "confusion": confusions or None, "row_scores": rows}
 
 
 def generate(model, encoder, prompts, stage, settings, execution, timing):

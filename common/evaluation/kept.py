@@ -1,4 +1,4 @@
-"""The predictions of a test stage, in files that survive a kill, and the time that it took."""
+"""The predictions of a test stage, in files that survive a kill, the rows' scores, and the time that it took."""
 
 import json
 import math
@@ -57,6 +57,26 @@ def is_answer(row):
     """Whether a row of the file is an answer, as generation.cut makes it."""
     types = {"text": str, "tokens": int, "stopped": bool}
     return row.keys() == types.keys() and all(type(row[name]) is expected for name, expected in types.items())
+
+
+def rows_apart(scores):
+    """Take the rows' scores out of a stage's metrics and return them as a record has them: {metric: text}. The text is
+    digits 0 and 1 for rows that are right or wrong, else percentages with a space between."""
+    rows = {name: metric.pop("rows") for name, metric in scores.items() if "rows" in metric}
+    return {
+        name: "".join(str(int(value)) for value in values)
+        if set(values) <= {0, 1}
+        else " ".join(f"{100 * value:.2f}" for value in values)
+        for name, values in rows.items()
+        if not name.startswith("echo_")
+    }
+
+
+def row_scores(text):
+    """Array of the rows' scores, 0 to 100, from the text that `rows_apart` makes."""
+    import numpy
+
+    return numpy.array([100 * int(digit) for digit in text] if set(text) <= {"0", "1"} else text.split(), dtype=float)
 
 
 class Predictions:

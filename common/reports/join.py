@@ -136,6 +136,17 @@ def fullest(records):
     )
 
 
+def seeds(records):
+    """The finished ones of `records` as groups of runs that differ in their seed alone: [[record]], by seed."""
+    groups = {}
+    for record in sorted(records, key=lambda record: record["identity"]["settings"]["seed"] or 0):
+        fields = record["identity"]
+        key = identity.digest({**fields, "settings": {**fields["settings"], "seed": None}})
+        if record["status"] == "done":
+            groups.setdefault(key, []).append(record)
+    return list(groups.values())
+
+
 THINNED = {"train_sample_fraction", "max_train_samples"}
 
 

@@ -120,7 +120,7 @@ def sample_efficiency(folder):
 def fits(record):
     """Whether a run learns from the training rows: a training, or a baseline that fits a regression."""
     fields = record["identity"]
-    return fields["kind"] == "training" or fields["settings"]["baseline"] == "frozen-features"
+    return fields["kind"] == "training" or fields["settings"]["baseline"] in ("frozen-features", "tfidf")
 
 
 def by_share(record):

@@ -62,8 +62,6 @@ def conditions(part):
         words += [f"{title} {other} {share:.1%}" for other, share in part.get(key, {}).items()]
     for other, most in part.get("largest_difference", {}).items():
         words.append(f"scores differ from {other} by {most:.1e} at most")
-    if "outside" in part:
-        words.append(f"{part['outside']:.0%} of the run here went by outside training and testing")
     return "; ".join(words) + ".  "
 
 

@@ -10,7 +10,7 @@ import re
 
 from common import files
 from common.console import InputError, say
-from common.reports import front, plots, protocol, published, runs, speed
+from common.reports import calibration, front, plots, protocol, published, runs, speed
 from common.runs import flags, folders
 
 # A marker between backticks is an example in a text, not a marker.
@@ -41,6 +41,7 @@ FRONT = {
     "bench-step": speed.steps,
     "bench-gpu": speed.cards,
     "loadtest": speed.load,
+    "calibration": calibration.table,
     "picture-front": plots.of_front_page,
     "pictures": plots.of_all_folders,
 }

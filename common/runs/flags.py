@@ -147,8 +147,9 @@ BERTSCORE = {
 }  # fmt: skip
 PROMPTING = {"prompt_type": flag("examples in the prompt: none, one, or several", choices=PROMPT_TYPES)}
 UNTRAINED = {
-    "baseline": flag("dummy: the most frequent class, the first utterances; frozen-features: a logistic regression on "
-                     "the untrained encoder's output", choices=["dummy", "frozen-features"]),
+    "baseline": flag("dummy: the most frequent class, the first utterances; tfidf and frozen-features: a logistic "
+                     "regression on words or on the untrained encoder's output",
+                     choices=["dummy", "tfidf", "frozen-features"]),
 }  # fmt: skip
 HEAD = {"random_head": switch("score the model with an untrained class head, drawn by --seed")}
 TRAINED = {

@@ -100,13 +100,14 @@ class Run:
         """The last stage of every script: write the record, print its small table and its path.
 
         rows: from common/data.py; truncated: {split: number of documents that were cut}; scores: {"base", "tuned",
-        "inference", "confusion"} of the test stage; report: {"training", "estimate"} of a training.
+        "inference", "confusion", "row_scores"} of the test stage; report: {"training", "estimate"} of a training.
         """
         tuned = scores["tuned"]
         record = self.record(rows, report) | {
             "metrics": tuned or scores["base"],
             "metrics_before": scores["base"] if tuned else None,
             "confusion": scores["confusion"] or None,
+            "row_scores": scores["row_scores"],
             "inference": scores["inference"],
         }
         record["data"]["truncated"] = dict(truncated)
@@ -144,7 +145,7 @@ class Run:
                 "dropped": rows.dropped,
                 "truncated": {},
             },
-            **dict.fromkeys(("metrics", "metrics_before", "confusion")),
+            **dict.fromkeys(("metrics", "metrics_before", "confusion", "row_scores")),
             "training": training,
             "estimate": compared(estimate, training),
             "inference": None,
@@ -190,12 +191,18 @@ def small(record):
             f"trained on {record['data']['n']['train']} rows in {console.duration(training['seconds'] or 0)}, "
             f"{speed or 0:.0f} tokens/s, peak {(peak or 0) / 1e9:.1f} GB"
         )
-    if written := metrics.counts(record["metrics"]):
+    if written := counts(record["metrics"]):
         lines.append(f"free generation, rows: {written}")
     for stage, matrix in (record["confusion"] or {}).items():
         if len(matrix["labels"]) == 2:
             lines += ["", console.columns([[stage, "precision", "recall", "F1", "rows"], *metrics.report(matrix)])]
     return "\n".join(["", console.columns(rows), *lines, ""])
+
+
+def counts(scores):
+    """The generated_* metrics as numbers of answers in words: "right 12, not a label 3, …"."""
+    written = {name.replace("_", " "): scores.get(f"generated_{name}") for name in metrics.OUTCOMES}
+    return ", ".join(f"{name} {round(each['value'] * each['n'] / 100)}" for name, each in written.items() if each)
 
 
 # Starting

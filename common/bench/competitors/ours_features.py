@@ -8,7 +8,6 @@ from pathlib import Path
 
 
 def main():
-    import numpy
     from sklearn.linear_model import LogisticRegression
 
     from common import checkpoints, encoders, encoding, evaluation, qlora
@@ -24,9 +23,7 @@ def main():
 
     def features(texts):
         ids = [reader.text(text)[0] for text in texts]
-        return numpy.concatenate(
-            probe.features(model, reader, ids, [None] * len(ids), settings, execution, evaluation.Timing())
-        )
+        return probe.features(model, reader, ids, [None] * len(ids), settings, execution, evaluation.Timing())
 
     features(task["train"][:1])  # warm up
     began = time.monotonic()
