@@ -10,6 +10,7 @@ import json
 
 from common import data, files
 from common.console import InputError
+from common.reports import statistics
 from common.reports.cells import markdown
 from common.runs import folders, identity
 
@@ -83,7 +84,8 @@ def deviations(record, named=None):
         expected_fields = expected(record, named or {})
     except (InputError, KeyError, StopIteration):
         return {"script": record["script"]}
-    return {name: value for name, (value, _) in identity.differences(record["identity"], expected_fields).items()}
+    differing = identity.differences(record["identity"], expected_fields)
+    return {name: value for name, (value, _) in differing.items() if name != "seed" or "seeds" not in record}
 
 
 def method(record):
@@ -114,6 +116,28 @@ def trains(record):
 def variants(all_folders):
     """{lower-case name: checkpoint} of all folders; published lines use these names."""
     return {variant.name.lower(): variant.checkpoint for folder in all_folders for variant in folder.facts.VARIANTS}
+
+
+def merged(records):
+    """`records` with runs that differ in their seed alone as one: the first of them, with metrics over all seeds, the
+    mean time of their trainings, and "seeds", the list of seeds."""
+    apart = [record for record in records if record["status"] != "done"]
+    return apart + [one_of(group) for group in seeds(records)]
+
+
+def one_of(group):
+    """One record for runs that differ in their seed alone."""
+    first, pooled = group[0], {}
+    if len(group) == 1:
+        return first
+    for stage in ("metrics", "metrics_before"):
+        if first[stage]:
+            names = [name for name in first[stage] if all(name in (record[stage] or {}) for record in group)]
+            pooled[stage] = {name: statistics.over_seeds([record[stage][name] for record in group]) for name in names}
+    if first["training"]:
+        seconds = [record["training"]["seconds"] for record in group]
+        pooled["training"] = first["training"] | {"seconds": None if None in seconds else sum(seconds) / len(seconds)}
+    return first | pooled | {"seeds": [record["identity"]["settings"]["seed"] for record in group]}
 
 
 def own(folder):
@@ -155,7 +179,7 @@ def declared(folder, task, of_method=None):
     script's own settings, or fewer training rows; among several it has the most training rows, then the most test rows.
     of_method: method to use instead of the script's default."""
     records = []
-    for record in own(folder):
+    for record in merged(own(folder)):
         is_finished_training = record["identity"]["task"] == task and trains(record) and record["status"] == "done"
         if is_finished_training and set(deviations(record)) <= THINNED:
             records.append(record)
@@ -198,13 +222,15 @@ def in_words(name, value):
 def labels(records, without=()):
     """A unique name for each record, escaped for Markdown: its method and deviations ("qlora, lora_r 8, seed 43"), and
     the run's id if another record has the same. without: fields to leave out, because the table shows the number of
-    training rows in a column."""
+    training rows in a column, or "seed"."""
     names = []
     for record in records:
         differences = [in_words(*deviation) for deviation in deviations(record).items() if deviation[0] not in without]
         more = [f"{len(differences) - 3} more"] if len(differences) > 4 else []
         suffix = " (inference)" * (record["identity"]["kind"] == "inference")
-        names.append(markdown(", ".join([method(record) + suffix, *(differences[:3] if more else differences), *more])))
+        words = [method(record) + suffix, *(differences[:3] if more else differences), *more]
+        words += [f"{len(record['seeds'])} seeds"] if "seeds" in record and "seed" not in without else []
+        names.append(markdown(", ".join(words)))
     rows = [record["data"]["n"]["train"] * bool(without) for record in records]
     keys = list(zip(names, rows, strict=True))
     return [

@@ -97,7 +97,8 @@ def measured(line, all_folders):
     if not line:
         return NOTHING
     variants = join.variants(all_folders)
-    records = [r for folder in all_folders for r in join.own(folder) if join.is_of(r, line, variants)]
+    merge = list if line["seed"] else join.merged  # a line that names a seed is about one run
+    records = [r for folder in all_folders for r in merge(join.own(folder)) if join.is_of(r, line, variants)]
     figures = [(record, value(record, line)) for record in records]
     record = join.fullest([record for record, text in figures if text != NOTHING])
     if record is None:

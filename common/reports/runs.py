@@ -18,7 +18,7 @@ GRID = {"lora_r": (2, 4, 8, 16), "dropout": (0.1, 0.2, 0.5), "epochs": (2, 5, 10
 
 
 def of_task(folder, task):
-    return [record for record in join.own(folder) if record["identity"]["task"] == task]
+    return join.merged([record for record in join.own(folder) if record["identity"]["task"] == task])
 
 
 def stages(record):
@@ -33,16 +33,18 @@ def named(records, without=()):
     return sorted(zip(join.labels(records, without), records, strict=True), key=lambda pair: pair[0])
 
 
-def scores(folder, task):
-    """A row for each record: scores before and after training, with n; for failed runs the reason beneath. `decoding`
-    shows inferences on instructions."""
+def scores(folder, task, all_folders=()):
+    """A row for each record: scores before and after training, with n; for failed runs the reason beneath. Baselines of
+    other folders on the same test rows stand beside them. `decoding` shows inferences on instructions."""
     records = [record for record in of_task(folder, task) if task != "instructions" or not inference(record)]
     if not records:
         return lacking(folder, task)
+    records += baselines(records, folder, task, all_folders)
     first, *others = SHOWN[task]
     title = metrics.TITLES[first]
     body, other_scores, reasons = [], [], []
-    for label, record in named(records, join.THINNED):
+    for name_here, record in named(records, join.THINNED):
+        label = name_here if home(record) == folder.name else f"{home(record)}: {name_here}"
         both = [[cells.figure((stage or {}).get(name)) for stage in stages(record)] for name in SHOWN[task]]
         if record["status"] != "done":
             reasons.append(f"{label}: {record['status']}, {cells.markdown(record['reason'])}  ")
@@ -52,6 +54,23 @@ def scores(folder, task):
     tables = cells.table(["run", ROWS, f"{title}, base", "tuned", "training"], body)
     tables += "\n" + cells.table(["run", *(metrics.TITLES[name] for name in others)], told_apart(other_scores, body))
     return "\n".join([tables, *reasons])
+
+
+def baselines(records, folder, task, all_folders):
+    """Baselines of other folders on the test rows of `records`, and on the training rows of one of them if fitted."""
+    digests = [record["identity"]["data"]["sha256"] for record in records]
+    rows = {split: {each[split] for each in digests} for split in ("train", "test")}
+    found = []
+    for other in all_folders:
+        for record in of_task(other, task) if other.name != folder.name else []:
+            own, baseline = record["identity"]["data"]["sha256"], record["identity"]["settings"]["baseline"]
+            if baseline and own["test"] in rows["test"] and (baseline == "dummy" or own["train"] in rows["train"]):
+                found.append(record)
+    return found
+
+
+def home(record):
+    return record["script"].split("/")[0]
 
 
 def told_apart(rows, others):
@@ -95,7 +114,7 @@ def seconds(record):
 
 def sample_efficiency(folder):
     """Accuracy by share of the training rows: a row for each share, a column for runs that are otherwise equal."""
-    columns, counts, shown = {}, {}, {"train_sample_fraction"}
+    columns, counts, shown = {}, {}, {"train_sample_fraction", "seed"}
     records = [record for record in of_task(folder, "classification") if not inference(record)]
     records = [record for record in records if by_share(record)]
     for record, label in zip(records, names_without(records, shown), strict=True):
@@ -135,7 +154,9 @@ def names_without(records, hidden):
 def outcome(record, metric):
     """A finished record's score with n, else its status."""
     scored = stages(record)[1] or stages(record)[0]
-    return cells.figure(scored.get(metric), n=True) if record["status"] == "done" else record["status"]
+    if record["status"] != "done":
+        return record["status"]
+    return cells.figure(scored.get(metric), n=True) + (f", {len(record['seeds'])} seeds" if "seeds" in record else "")
 
 
 def costs(folder, task, trainings):
@@ -241,9 +262,15 @@ def device(record):
 
 def commands(folder):
     """The commands of the folder's records, each once, as a code block."""
-    lines = sorted({record["command"] for record in join.own(folder)})
+    lines = sorted({record["command"] + others_seeds(record) for record in join.merged(join.own(folder))})
     safe = [line for line in lines if "`" not in line and line == " ".join(line.split())]
     return "\n".join(["```shell", *safe, "```"]) + "\n" if safe else f"{NONE_YET}\n"
+
+
+def others_seeds(record):
+    """A comment with the seeds of further runs of the same command."""
+    more = [str(seed) for seed in record.get("seeds", [])[1:]]
+    return f"  # and --seed {', '.join(more)}" if more else ""
 
 
 def amount(value, form):

@@ -49,9 +49,10 @@ def models_differ(first, second):
     return Difference(value, value - reach, value + reach, float(p))
 
 
-def methods_differ(first, second):
+def methods_differ(first, second, fixed=False):
     """The Difference of two methods by runs of several seeds on the same rows. first, second: arrays of shape (seeds,
-    rows), two seeds or more. Raises ValueError with fewer.
+    rows), two seeds or more; one row is enough for the first method if it is `fixed`, the same with every seed. Raises
+    ValueError with fewer.
 
     Seeds and rows are both drawn, so their variances add: of the runs' means, pooled over both methods and divided by
     each number of seeds, and of the rows' mean differences, divided by the number of rows. Degrees of freedom are
@@ -62,20 +63,40 @@ def methods_differ(first, second):
     from scipy import stats
 
     first, second = numpy.asarray(first, dtype=float), numpy.asarray(second, dtype=float)
-    seeds, n = (len(first), len(second)), first.shape[1]
-    if min(seeds) < 2:
+    n = first.shape[1]
+    drawn = [second] if fixed else [first, second]
+    if min(map(len, drawn)) < 2:
         raise ValueError("a claim about methods takes two seeds of each, or more")
-    value = float(second.mean() - first.mean())
-    pooled = sum((len(runs) - 1) * runs.mean(axis=1).var(ddof=1) for runs in (first, second)) / (sum(seeds) - 2)
-    of_seeds = pooled * sum(1 / count for count in seeds)
+    value, of_seeds_freedom = float(second.mean() - first.mean()), sum(len(runs) - 1 for runs in drawn)
+    pooled = sum((len(runs) - 1) * runs.mean(axis=1).var(ddof=1) for runs in drawn) / of_seeds_freedom
+    of_seeds = pooled * sum(1 / len(runs) for runs in drawn)
     of_rows = (second.mean(axis=0) - first.mean(axis=0)).var(ddof=1) / n if n > 1 else 0.0
     variance = of_seeds + of_rows
     if variance <= 0:
         return Difference(value, value, value, 1.0 if value == 0 else 0.0)
-    freedom = variance**2 / (of_seeds**2 / (sum(seeds) - 2) + of_rows**2 / max(1, n - 1))
+    freedom = variance**2 / (of_seeds**2 / of_seeds_freedom + of_rows**2 / max(1, n - 1))
     reach = float(stats.t.ppf(1 - ALPHA / 2, freedom) * variance**0.5)
     p = float(2 * stats.t.sf(abs(value) / variance**0.5, freedom))
     return Difference(value, value - reach, value + reach, p)
+
+
+def over_seeds(metrics):
+    """The metric of a method from those of runs with several seeds: their mean, with an interval for another seed and
+    other rows. Variances add as in `methods_differ`; that of the rows is taken from the runs' own intervals."""
+    from scipy import stats
+
+    if any(metric["value"] is None for metric in metrics):
+        return {"value": None, "ci95": None, "n": None}
+    values, count, n = [metric["value"] for metric in metrics], len(metrics), metrics[0]["n"]
+    value = sum(values) / count
+    if any(metric["ci95"] is None for metric in metrics):
+        return {"value": value, "ci95": None, "n": n}
+    normal = stats.norm.ppf(1 - ALPHA / 2)
+    of_rows = (sum(metric["ci95"][1] - metric["ci95"][0] for metric in metrics) / count / 2 / normal) ** 2
+    of_seeds = sum((each - value) ** 2 for each in values) / (count - 1) / count
+    freedom = (of_rows + of_seeds) ** 2 * (count - 1) / of_seeds**2 if of_seeds else float("inf")
+    reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * (of_rows + of_seeds) ** 0.5
+    return {"value": value, "ci95": [value - reach, value + reach], "n": n}
 
 
 def holm(p_values):

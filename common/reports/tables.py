@@ -1,8 +1,8 @@
 """`python -m common tables [FOLDER…] [--check]` rewrites the text between the markers of the READMEs.
 
-`<!-- table:NAME -->` … `<!-- /table -->` holds a table of the folder's published.csv, or one of GENERATED or FRONT
-below; `<!-- figure:WORDS -->` … `<!-- /figure -->` holds a figure within a sentence (front.py). Nobody types a number
-into a README by hand.
+`<!-- table:NAME -->` … `<!-- /table -->` holds a table of the folder's published.csv, or one of GENERATED, BESIDE or
+FRONT below; `<!-- figure:WORDS -->` … `<!-- /figure -->` holds a figure within a sentence (front.py). Nobody types a
+number into a README by hand.
 """
 
 import functools
@@ -10,7 +10,7 @@ import re
 
 from common import files
 from common.console import InputError, say
-from common.reports import calibration, front, plots, protocol, published, runs, speed
+from common.reports import calibration, comparisons, front, plots, protocol, published, runs, speed
 from common.runs import flags, folders
 
 # A marker between backticks is an example in a text, not a marker.
@@ -18,8 +18,10 @@ MARKERS = re.compile(r"^(<!-- table:([\w-]+) -->\n)(.*?)(<!-- /table -->)", re.D
 FIGURES = re.compile(r"(?<!`)(<!-- figure:([^\n]+?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 BEGUN = {"table": re.compile(r"^<!-- table:", re.MULTILINE), "figure": re.compile(r"(?<!`)<!-- figure:")}
 
-GENERATED = {f"runs-{task}": functools.partial(runs.scores, task=task) for task in runs.SHOWN}
-GENERATED |= {f"protocol-{task}": functools.partial(protocol.table, task=task) for task in runs.SHOWN}
+# Tables of a folder, and those that show other folders' records beside it.
+BESIDE = {f"runs-{task}": functools.partial(runs.scores, task=task) for task in runs.SHOWN}
+BESIDE |= {f"compared-{task}": functools.partial(comparisons.table, task=task) for task in runs.SHOWN}
+GENERATED = {f"protocol-{task}": functools.partial(protocol.table, task=task) for task in runs.SHOWN}
 GENERATED |= {
     "sample-efficiency": runs.sample_efficiency,
     "run-lora": runs.adapters,
@@ -47,12 +49,12 @@ FRONT = {
 }
 
 
-def everything(folder):
+def everything(folder, all_folders):
     """All tables and pictures of a folder's records, by task, with headings; one line without records."""
     text = []
     for task, title in TITLES.items():
         if runs.of_task(folder, task):
-            text += [f"### {title}", runs.scores(folder, task)]
+            text += [f"### {title}", runs.scores(folder, task, all_folders)]
             text += [make(folder) for make in FURTHER.get(task, [])]
             text += [plots.shown(folder, kind, task) for kind in ("curves", "confusion")]
     if not text:
@@ -63,7 +65,9 @@ def everything(folder):
 
 def folder_table(folder, name, all_folders):
     if name == "runs":
-        return everything(folder)
+        return everything(folder, all_folders)
+    if name in BESIDE:
+        return BESIDE[name](folder, all_folders=all_folders)
     return GENERATED[name](folder) if name in GENERATED else published.table(folder, name, all_folders)
 
 
