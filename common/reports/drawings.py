@@ -152,3 +152,14 @@ def cost_quality(content):
         axis.margins(x=0.3)
         axis.legend(frameon=False, fontsize=7, loc="lower right")
     return figure
+
+
+def factors(content):
+    """A line for each factor: the difference that our choice makes, with its interval, and a line at none."""
+    figure, (axis,) = panels(1, 8.4, 0.9 + 0.4 * len(content))
+    for place, (_, value, low, high) in enumerate(content):
+        axis.errorbar([value], [place], xerr=[[value - low], [high - value]], color=COLOURS[0], marker="o", capsize=3)
+    axis.axvline(0, color="#999999", linewidth=1)
+    axis.set(xlabel="ours minus the study's, points", ylabel="factor", ylim=(len(content) - 0.5, -0.5))
+    axis.set_yticks(range(len(content)), [name for name, *_ in content])
+    return figure

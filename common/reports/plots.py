@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import files, metrics
 from common.console import say
-from common.reports import cells, drawings, join, published, runs
+from common.reports import cells, drawings, effects, join, published, runs
 from common.runs import flags, folders
 
 ASSETS = files.ROOT / "assets"
@@ -141,8 +141,10 @@ def of_front(all_folders):
             cost_quality(all_folders),
             drawings.cost_quality,
         ),
+        ("factors", "What moved the numbers, with 95 % intervals", effects.content(), drawings.factors),
     ]
     names = {"data": "sample_efficiency.svg", "tuned": "base_to_tuned.svg", "cost": "cost_quality.svg"}
+    names["factors"] = "factors.svg"
     return [Picture(kind, names[kind], title, content, draw) for kind, title, content, draw in contents if content]
 
 
@@ -224,9 +226,15 @@ def drawn(path):
     return re.search(r"<dc:description>[0-9a-f]{64}<", path.read_text(encoding="utf-8", errors="replace")) is not None
 
 
+def of_factors(all_folders):
+    """Markdown of the picture of effect sizes."""
+    pictures = [picture for picture in of_front(all_folders) if picture.kind == "factors"]
+    return "\n".join(f"![{p.title}](../../assets/{p.file})" for p in pictures) or "No picture yet."
+
+
 def of_all_folders(all_folders):
     """Markdown of the other pictures of several folders, for the README of this package."""
-    pictures = [picture for picture in of_front(all_folders) if picture.kind != "data"]
+    pictures = [picture for picture in of_front(all_folders) if picture.kind in ("tuned", "cost")]
     return "\n\n".join(f"![{p.title}](../../assets/{p.file})" for p in pictures) or "No picture yet."
 
 

@@ -49,6 +49,16 @@ def models_differ(first, second):
     return Difference(value, value - reach, value + reach, float(p))
 
 
+def groups_differ(first, second):
+    """The Difference of the means of two groups of rows that have nothing in common (Welch)."""
+    from scipy import stats
+
+    test = stats.ttest_ind(second, first, equal_var=False)
+    interval = test.confidence_interval(1 - ALPHA)
+    value = float(sum(second) / len(second) - sum(first) / len(first))
+    return Difference(value, float(interval.low), float(interval.high), float(test.pvalue))
+
+
 def methods_differ(first, second, fixed=False):
     """The Difference of two methods by runs of several seeds on the same rows. first, second: arrays of shape (seeds,
     rows), two seeds or more; one row is enough for the first method if it is `fixed`, the same with every seed. Raises

@@ -10,7 +10,7 @@ import re
 
 from common import files
 from common.console import InputError, say
-from common.reports import calibration, comparisons, front, plots, protocol, published, runs, speed
+from common.reports import calibration, comparisons, effects, front, plots, protocol, published, runs, speed
 from common.runs import flags, folders
 
 # A marker between backticks is an example in a text, not a marker.
@@ -44,6 +44,8 @@ FRONT = {
     "bench-gpu": speed.cards,
     "loadtest": speed.load,
     "calibration": calibration.table,
+    "factors": effects.table,
+    "picture-factors": plots.of_factors,
     "picture-front": plots.of_front_page,
     "pictures": plots.of_all_folders,
 }

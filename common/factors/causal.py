@@ -1,0 +1,197 @@
+"""Factors that need the trained model: it is scored again as a study scored its own."""
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+
+from common import checkpoints, data, encoding, files, generation, metrics, precision, qlora, scoring, training
+from common.console import InputError
+from common.reports import statistics
+from common.runs import records
+from common.settings import Execution, Settings
+
+HOME = files.ROOT / "smollm2"
+BATCH = 16
+
+
+@dataclasses.dataclass
+class Trained:
+    """The newest finished training of a task, ready to be scored."""
+
+    folder: Path
+    checkpoint: object
+    settings: Settings
+    encoder: encoding.Encoder
+    rows: object
+    execution: Execution
+
+    def model(self):
+        return qlora.trained(self.checkpoint, self.execution, self.folder)
+
+
+@functools.cache
+def newest(task, n):
+    """The Trained of a task, with `n` test rows. Raises InputError without one."""
+    paths = sorted(HOME.glob(f"experiments/{task}_*/run.json"), key=lambda path: path.stat().st_mtime)
+    paths = [path for path in paths if records.weights_of(path.parent)]
+    if not paths:
+        raise InputError(f"no finished {task} in {HOME.name}/experiments: bash {HOME.name}/evidence.sh trains one")
+    fields = records.run_of(paths[-1].parent)["identity"]
+    settings, checkpoint = Settings().replaced(fields["settings"]), checkpoints.find(fields["checkpoint"])
+    thinned = {name: getattr(settings, name) for name in ("train_sample_fraction", "max_train_samples")}
+    rows = data.of_task(task, max_test_samples=n, **thinned)
+    template = encoding.Template(**fields["wording"])
+    encoder = encoding.prompter(qlora.tokenizer(checkpoint), template, fields["format"], settings, rows.labels)
+    used, _ = precision.chosen("auto", "bfloat16")
+    execution = Execution(folder=Path("nowhere"), precision=used, inference_batch_size=BATCH)
+    return Trained(paths[-1].parent, checkpoint, settings, encoder, rows, execution)
+
+
+def right(model, encoder, prompts, rows):
+    """100 for every row whose likeliest label is the right one, else 0."""
+    scores = [None] * len(prompts)
+
+    def keep(numbers, values, seconds):
+        for number, value in zip(numbers, values, strict=True):
+            scores[number] = value
+
+    scoring.score_labels(model, encoder, prompts, encoder.labels, BATCH, keep)
+    best = [encoder.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+    return [100.0 * (label == row["target"]) for label, row in zip(best, rows, strict=True)]
+
+
+def rouge1(model, encoder, prompts, rows, tokens, **options):
+    """ROUGE-1 of the generated answer to every row, in percent."""
+    answers = [None] * len(prompts)
+
+    def keep(numbers, values, seconds):
+        for number, value in zip(numbers, values, strict=True):
+            answers[number] = value["text"]
+
+    generation.generate(model, encoder, prompts, tokens, BATCH, keep, **options)
+    return [100 * score for score in metrics.rouge(answers, [row["target"] for row in rows])["rouge1"]["rows"]]
+
+
+def figures(metric, study, here, published, paired=True):
+    """The figures of a factor. study, here: scores of the rows under the study's choice and ours; published: which
+    figures it concerns, in words."""
+    difference = (statistics.models_differ if paired else statistics.groups_differ)(study, here)
+    means = {"study": sum(study) / len(study), "here": sum(here) / len(here)}
+    return {"metric": metric, **means, "n": len(here), "published": published, **dataclasses.asdict(difference)}
+
+
+def posts(args):
+    trained = newest("classification", args.rows)
+    return trained, encoding.prompts(trained.encoder, trained.rows.test)
+
+
+def dialogues(args):
+    trained = newest("summarization", args.dialogues)
+    return trained, encoding.prompts(trained.encoder, trained.rows.test)
+
+
+def training_rows(args):
+    """Scored on training rows, against test rows."""
+    trained, prompts = posts(args)
+    seen, model = trained.rows.train[: args.rows], trained.model()
+    study = right(model, trained.encoder, encoding.prompts(trained.encoder, seen, "train"), seen)
+    here = right(model, trained.encoder, prompts, trained.rows.test)
+    return figures("accuracy", study, here, "20 Newsgroups of Falcon, RedPajama and Llama 2", paired=False)
+
+
+def four_bit_type(args):
+    """Trained on NF4 and scored on FP4, against NF4."""
+    import torch
+    import transformers
+
+    trained, prompts = posts(args)
+    four_bit = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_4bit_compute_dtype=getattr(torch, trained.execution.precision)
+    )
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        checkpoints.prepare(trained.checkpoint),
+        dtype=getattr(torch, trained.execution.precision),
+        quantization_config=four_bit,
+        use_safetensors=True,
+    )
+    qlora.keep_gradients(base)
+    fp4 = qlora.with_adapter(qlora.unpacked(base.eval()), trained.folder / "adapter")
+    study = right(fp4, trained.encoder, prompts, trained.rows.test)
+    here = right(trained.model(), trained.encoder, prompts, trained.rows.test)
+    return figures("accuracy", study, here, "all QLoRA figures of the hub's study")
+
+
+def cut_on_the_right(args):
+    """Prompts cut on the right to as many tokens, which loses the question behind a long document, against documents
+    that are cut."""
+    trained, prompts = posts(args)
+    whole = encoding.Encoder(
+        trained.encoder.tokenizer, trained.encoder.template, trained.encoder.format, 10**6, labels=trained.rows.labels
+    )
+    longest = max(map(len, prompts))
+    uncut = [prompt[:longest] for prompt in encoding.prompts(whole, trained.rows.test)]
+    model = trained.model()
+    study = right(model, trained.encoder, uncut, trained.rows.test)
+    here = right(model, trained.encoder, prompts, trained.rows.test)
+    return figures("accuracy", study, here, "20 Newsgroups of the hub's study; IMDB of Mistral")
+
+
+def all_of_it(args):
+    """Loss on prompt and answer, rows packed together, against loss on the answer alone."""
+    trained, prompts = posts(args)
+    ids = [row["input_ids"] for row in encoding.training_rows(trained.encoder, trained.rows.train)]
+    joined, size = [token for row in ids for token in row], max(map(len, ids))
+    packed = [joined[start : start + size] for start in range(0, len(joined), size)]
+    rows = [{"input_ids": block, "labels": block} for block in packed]
+    training.seed(trained.settings)
+    model = qlora.new_adapter(qlora.base(trained.checkpoint, trained.execution), trained.settings)
+    build = functools.partial(training.answers_only, trained.encoder.tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        execution = dataclasses.replace(trained.execution, folder=Path(folder))
+        training.fit(model, rows, [], build, trained.settings, execution)
+    study = right(model.eval(), trained.encoder, prompts, trained.rows.test)
+    here = right(trained.model(), trained.encoder, prompts, trained.rows.test)
+    return figures("accuracy", study, here, "all QLoRA figures of the hub's study")
+
+
+def answer_tokens(args):
+    """50 new tokens for a summary, as prompted models got, against 100."""
+    trained, prompts = dialogues(args)
+    base, options = qlora.base(trained.checkpoint, trained.execution), (trained.encoder, prompts, trained.rows.test)
+    study, here = rouge1(base, *options, 50), rouge1(base, *options, 100)
+    return figures("ROUGE-1, untrained", study, here, "zero- and few-shot summaries of the hub's study")
+
+
+def sampled(args):
+    """Answers sampled at temperature 1, against greedy ones."""
+    trained, prompts = dialogues(args)
+    model, options = trained.model(), (trained.encoder, prompts, trained.rows.test, trained.settings.max_new_tokens)
+    decoding = generation.GREEDY | {"temperature": 1.0}
+    study, here = rouge1(model, *options, decoding=decoding, seed=trained.settings.seed), rouge1(model, *options)
+    return figures("ROUGE-1", study, here, "all generated answers of the hub's study")
+
+
+def without_end(args):
+    """Answers without an end of sequence, as long as they may be, against answers that end."""
+    trained, prompts = dialogues(args)
+
+    class Endless:
+        """The encoder of the run, without a token that ends an answer."""
+
+        tokenizer, stop = trained.encoder.tokenizer, []
+
+    model, rows, tokens = trained.model(), trained.rows.test, trained.settings.max_new_tokens
+    study, here = rouge1(model, Endless, prompts, rows, tokens), rouge1(model, trained.encoder, prompts, rows, tokens)
+    return figures("ROUGE-1", study, here, "MPT on 20 Newsgroups and SAMSum")
+
+
+FACTORS = {
+    "training-rows": training_rows,
+    "four-bit-type": four_bit_type,
+    "cut-on-the-right": cut_on_the_right,
+    "loss-on-everything": all_of_it,
+    "answer-tokens": answer_tokens,
+    "sampled": sampled,
+    "no-end": without_end,
+}
