@@ -4,6 +4,7 @@
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 sweep() { local script=$1; shift; "${PYTHON:-python}" -m common sweep "$here/smollm2_$script.py" "$@"; }
+cheap() { local script=$1; shift; "${PYTHON:-python}" -m common sweep "$here/../minilm/minilm_$script.py" "$@"; }
 seeds=(42 43 44)
 
 # SAMSum, all test dialogues: prompted, four methods, four shares of the training dialogues
@@ -16,6 +17,8 @@ sweep summarization --train_sample_fraction 0.1 0.25 0.5 --seed "${seeds[@]}" --
 
 # 20 Newsgroups, 2,000 test posts: prompted, four shares, four methods at the two smallest
 posts=(--max_test_samples 2000)
+cheap baseline_inference --task_type classification --baseline dummy tfidf frozen-features \
+  --train_sample_fraction 0.025 0.05 0.1 0.25 "${posts[@]}" "$@"
 sweep baseline_inference --task_type classification --prompt_type zero-shot few-shot "${posts[@]}" "$@"
 sweep classification --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
 sweep classification --full_tune --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
@@ -26,15 +29,18 @@ sweep classification --full_tune --neftune 5 --train_sample_fraction 0.025 0.05 
 sweep classification --train_sample_fraction 0.25 --no_before "${posts[@]}" "$@"
 
 # IMDB: prompted, a random head, sampled answers, four epochs
+cheap features --max_train_samples 900 --max_test_samples 2500 --baseline dummy tfidf frozen-features "$@"
 sweep sentiment --prompt_type zero-shot one-shot few-shot "$@"
 sweep sentiment --random_head --seed 1 2 3 "$@"
 sweep sentiment --prompt_type zero-shot --temperature 1 --seed 1 2 3 "$@"
 sweep sentiment --epochs 4 --no_before "$@"
 sweep sentiment --seed "${seeds[@]}" --no_before "$@"
 
-# Instructions: a training, twelve decodings
+# Instructions
 sweep instructions --max_train_samples 960 --max_test_samples 100 --no_before "$@"
-bash "$here/decoding_sweep.sh" --max_test_samples 100 "$@"
 
 # Rank and dropout of the adapter, on a quarter of SAMSum
 sweep summarization --lora_r 2 4 8 16 --dropout 0.1 0.2 0.5 --train_sample_fraction 0.25 --epochs 2 --no_before "$@"
+
+# Twelve decodings of the instructions' adapter
+bash "$here/decoding_sweep.sh" --max_test_samples 100 "$@"

@@ -221,8 +221,8 @@ def in_words(name, value):
 
 def labels(records, without=()):
     """A unique name for each record, escaped for Markdown: its method and deviations ("qlora, lora_r 8, seed 43"), and
-    the run's id if another record has the same. without: fields to leave out, because the table shows the number of
-    training rows in a column, or "seed"."""
+    the run's id if another record has the same. without: fields to leave out, because the table shows the numbers of
+    rows in a column, or "seed"."""
     names = []
     for record in records:
         differences = [in_words(*deviation) for deviation in deviations(record).items() if deviation[0] not in without]
@@ -231,7 +231,7 @@ def labels(records, without=()):
         words = [method(record) + suffix, *(differences[:3] if more else differences), *more]
         words += [f"{len(record['seeds'])} seeds"] if "seeds" in record and "seed" not in without else []
         names.append(markdown(", ".join(words)))
-    rows = [record["data"]["n"]["train"] * bool(without) for record in records]
+    rows = [(record["data"]["n"]["train"], record["data"]["n"]["test"]) if without else None for record in records]
     keys = list(zip(names, rows, strict=True))
     return [
         f"{name}, {record['id'][:6]}" if keys.count(key) > 1 or " more" in name else name
