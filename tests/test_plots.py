@@ -123,6 +123,26 @@ def test_decoding_has_a_panel_a_setting_in_its_order_and_the_echo_dashed(home):
     assert [label.get_text() for label in drawn["temperature"].get_xticklabels()] == ["0.25"]
 
 
+def test_the_heat_map_has_the_score_of_every_rank_and_dropout_in_its_place(home):
+    for number, (rank, dropout) in enumerate([("4", "0.1"), ("4", "0.2"), ("8", "0.1"), ("8", "0.2")]):
+        made = record("mistral/mistral_summarization.py", "--lora_r", rank, "--dropout", dropout, "--epochs", "2")
+        made["metrics"]["rouge1"] = {"value": 30.0 + number, "ci95": None, "n": 300}
+        add(home, made)
+    picture = next(each for each in of_mistral() if each.kind == "heat")
+    (axis,) = drawings.heat(picture.content).axes
+    placed = {text.get_position(): text.get_text() for text in axis.texts}
+    assert placed == {(0, 0): "30.0", (1, 0): "31.0", (0, 1): "32.0", (1, 1): "33.0"}  # (column, row)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["4", "8"]
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("dropout", "rank", "2 epochs")
+
+
+def test_the_effects_stand_at_their_difference_with_its_interval():
+    (axis,) = drawings.factors([["one", 2.0, 0.5, 3.0], ["two", -1.0, -4.0, 2.0]]).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+    segments = [list(map(float, bar.get_segments()[0][:, 0])) for bar in axis.collections]
+    assert segments == [[0.5, 3.0], [-4.0, 2.0]]
+
+
 def test_sample_efficiency_has_every_published_curve_once_and_measured_points_with_intervals(home):
     words = ("--train_sample_fraction", "0.1")
     add(home, record("distilbert/distilbert_classification.py", *words, n=(1129, 0, 300)), "distilbert")

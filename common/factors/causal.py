@@ -37,10 +37,11 @@ def newest(task, n):
     paths = [path for path in paths if records.weights_of(path.parent)]
     if not paths:
         raise InputError(f"no finished {task} in {HOME.name}/experiments: bash {HOME.name}/evidence.sh trains one")
-    fields = records.run_of(paths[-1].parent)["identity"]
+    run_json = records.run_of(paths[-1].parent)
+    fields = run_json["identity"]
     settings, checkpoint = Settings().replaced(fields["settings"]), checkpoints.find(fields["checkpoint"])
     thinned = {name: getattr(settings, name) for name in ("train_sample_fraction", "max_train_samples")}
-    rows = data.of_task(task, max_test_samples=n, **thinned)
+    rows = data.of_task(task, max_test_samples=n, demo=run_json["source"] == "sample", **thinned)
     template = encoding.Template(**fields["wording"])
     encoder = encoding.prompter(qlora.tokenizer(checkpoint), template, fields["format"], settings, rows.labels)
     used, _ = precision.chosen("auto", "bfloat16")

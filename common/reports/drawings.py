@@ -89,6 +89,30 @@ def decoding(content):
     return figure
 
 
+def heat(content):
+    """A panel for each number of epochs: rank by dropout, the score in each cell."""
+    figure, axes = panels(len(content), 3.6, 3.2)
+    for axis, (title, points) in zip(axes, content.items(), strict=True):
+        ranks, dropouts = (sorted({point[i] for point in points}) for i in (0, 1))
+        scores = [[None] * len(dropouts) for _ in ranks]
+        for rank, dropout, score in points:
+            scores[ranks.index(rank)][dropouts.index(dropout)] = score
+        known = [score for *_, score in points]
+        shown = [[float("nan") if score is None else score for score in row] for row in scores]
+        axis.imshow(shown, cmap="Blues", vmin=min(known) - 1, vmax=max(known) + 1, aspect="auto")
+        middle = (min(known) + max(known)) / 2
+        for i, row in enumerate(scores):
+            for j, score in enumerate(row):
+                if score is not None:
+                    colour = "white" if score > middle else "black"
+                    axis.text(j, i, f"{score:.1f}", ha="center", va="center", color=colour)
+        axis.set(title=title, xlabel="dropout", ylabel="rank")
+        axis.set_xticks(range(len(dropouts)), [f"{dropout:g}" for dropout in dropouts])
+        axis.set_yticks(range(len(ranks)), ranks)
+        axis.grid(visible=False)
+    return figure
+
+
 def values(scores):
     return [score["value"] for score in scores]
 

@@ -78,11 +78,25 @@ def of_folder(folder):
         if matrices:
             title = f"{folder.name}, {task}: classes of the test rows"
             pictures.append(Picture("confusion", f"{name}_confusion.svg", title, matrices, drawings.confusion))
+    cells_of_grid = heat(folder)
+    if cells_of_grid:
+        title = f"{folder.name}: ROUGE-1 by rank and dropout of the adapter"
+        pictures.append(Picture("heat", f"{folder.name}_summarization_heat.svg", title, cells_of_grid, drawings.heat))
     points = decoded(folder)
     if points:
         title = f"{folder.name}, held-out instructions: scores with 95 % intervals"
         pictures.append(Picture("decoding", f"{folder.name}_decoding.svg", title, points, drawings.decoding))
     return pictures
+
+
+def heat(folder):
+    """{epochs: [[rank, dropout, ROUGE-1]]} of run_lora.sh, for numbers of epochs with four cells or more."""
+    panels = {}
+    for (rank, dropout, epochs), records in sorted(runs.grid(folder).items()):
+        score = (join.fullest(records)["metrics"] or {}).get("rouge1")
+        if score and score["value"] is not None:
+            panels.setdefault(f"{epochs:g} epochs", []).append([rank, dropout, score["value"]])
+    return {title: points for title, points in panels.items() if len(points) >= 4}
 
 
 def declared(folder, task):

@@ -172,11 +172,7 @@ def costs(folder, task, trainings):
 
 def adapters(folder):
     """Results of run_lora.sh: a row for each rank and dropout, a column for each number of epochs."""
-    by_cell = {}
-    for record in of_task(folder, "summarization"):
-        settings, differing = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
-        if record["identity"]["kind"] == "training" and settings["lora_r"] and differing and differing <= set(GRID):
-            by_cell.setdefault(tuple(settings[name] for name in GRID), []).append(record)
+    by_cell = grid(folder)
     if not by_cell:
         default_epochs = join.training_settings(folder.path, "summarization").epochs
         trainings = len(GRID["lora_r"]) * len(GRID["dropout"]) * sum(GRID["epochs"]) / default_epochs
@@ -190,6 +186,16 @@ def adapters(folder):
         row = [outcome(record, "rouge1") if record else NOTHING for record in records]
         body.append([f"{rank}, {dropout:g}", *row])
     return "ROUGE-1 of the tuned model:\n\n" + cells.table(head, body)
+
+
+def grid(folder):
+    """{(rank, dropout, epochs): [records]} of run_lora.sh."""
+    by_cell = {}
+    for record in of_task(folder, "summarization"):
+        settings, differing = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
+        if record["identity"]["kind"] == "training" and settings["lora_r"] and differing and differing <= set(GRID):
+            by_cell.setdefault(tuple(settings[name] for name in GRID), []).append(record)
+    return by_cell
 
 
 def generated(folder):

@@ -32,7 +32,7 @@ GENERATED |= {
     "commands": runs.commands,
 }
 GENERATED |= {
-    f"picture-{kind}": functools.partial(plots.shown, kind=kind) for kind in ("curves", "confusion", "decoding")
+    f"picture-{kind}": functools.partial(plots.shown, kind=kind) for kind in ("curves", "confusion", "decoding", "heat")
 }
 TITLES = {"classification": "20 Newsgroups", "summarization": "SAMSum", "sentiment": "IMDB", "instructions": "Alpaca"}
 FURTHER = {"classification": [runs.generated], "sentiment": [runs.report], "instructions": [runs.decoding]}
