@@ -221,8 +221,8 @@ def generation(bench):
     ways = {
         "one at a time, cache": lambda share: bench.ours("one_at_a_time", prompts=share, **task),
         "one at a time, no cache": lambda share: bench.ours("without_cache", prompts=share, **task),
-        f"CTranslate2, {bench.dtype}": lambda share: process(
-            competitors_python(), "ct2_answers", {**ct2, "type": bench.dtype, "prompts": share}
+        "CTranslate2, float32": lambda share: process(
+            competitors_python(), "ct2_answers", {**ct2, "type": "float32", "prompts": share}
         ),
         "CTranslate2, int8": lambda share: process(
             competitors_python(), "ct2_answers", {**ct2, "type": "int8_float32", "prompts": share}
