@@ -19,8 +19,9 @@ def home(tiny_folder, tmp_path_factory):
     """A folder with one tiny trained run of each task, as a study's folder holds them."""
     home = tmp_path_factory.mktemp("home")
     for task in ("classification", "summarization", "instructions"):
-        command = [sys.executable, str(ROOT / f"smollm2/smollm2_{task}.py"), "--pretrained_ckpt", str(tiny_folder)]
+        command = [sys.executable, str(ROOT / f"mistral/mistral_{task}.py"), "--pretrained_ckpt", str(tiny_folder)]
         command += ["--demo", "--epochs", "1", "--lora_r", "8", "--max_test_samples", "8", "--precision", "float32"]
+        command += ["--max_document_tokens", "32"]
         folder = home / "experiments" / f"{task}_tiny"
         done = subprocess.run([*command, "--output_dir", str(folder)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

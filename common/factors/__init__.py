@@ -31,10 +31,11 @@ def main(words):
         raise InputError(f"no factor {', '.join(sorted(unknown))}; there are: {', '.join(FACTORS)}")
     path = Path(args.output)
     known = files.read_json(path) if path.is_file() else {}
+    published = files.read_json(Path(__file__).with_name("published.json"))  # which figures a factor concerns
     for name in args.names or [name for name in FACTORS if name not in known]:
         say(f"factor: {name}")
         what = " ".join(FACTORS[name].__doc__.split())
-        known[name] = {"what": what, "date": records.now()[:10], **FACTORS[name](args)}
+        known[name] = {"what": what, "published": published[name], "date": records.now()[:10], **FACTORS[name](args)}
         files.write_json(path, known)
         say(f"  {known[name]['study']:.1f} -> {known[name]['here']:.1f} {known[name]['metric']}")
     return say(f"figures: {path}")

@@ -74,12 +74,11 @@ def rouge1(model, encoder, prompts, rows, tokens, **options):
     return [100 * score for score in metrics.rouge(answers, [row["target"] for row in rows])["rouge1"]["rows"]]
 
 
-def figures(metric, study, here, published, paired=True):
-    """The figures of a factor. study, here: scores of the rows under the study's choice and ours; published: which
-    figures it concerns, in words."""
+def figures(metric, study, here, paired=True):
+    """The figures of a factor. study, here: scores of the rows under the study's choice and under ours."""
     difference = (statistics.models_differ if paired else statistics.groups_differ)(study, here)
     means = {"study": sum(study) / len(study), "here": sum(here) / len(here)}
-    return {"metric": metric, **means, "n": len(here), "published": published, **dataclasses.asdict(difference)}
+    return {"metric": metric, **means, "n": len(here), **dataclasses.asdict(difference)}
 
 
 def posts(args):
@@ -98,7 +97,7 @@ def training_rows(args):
     seen, model = trained.rows.train[: args.rows], trained.model()
     study = right(model, trained.encoder, encoding.prompts(trained.encoder, seen, "train"), seen)
     here = right(model, trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here, "20 Newsgroups of Falcon, RedPajama and Llama 2", paired=False)
+    return figures("accuracy", study, here, paired=False)
 
 
 def four_bit_type(args):
@@ -120,7 +119,7 @@ def four_bit_type(args):
     fp4 = qlora.with_adapter(qlora.unpacked(base.eval()), trained.folder / "adapter")
     study = right(fp4, trained.encoder, prompts, trained.rows.test)
     here = right(trained.model(), trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here, "all QLoRA figures of the hub's study")
+    return figures("accuracy", study, here)
 
 
 def cut_on_the_right(args):
@@ -135,7 +134,7 @@ def cut_on_the_right(args):
     model = trained.model()
     study = right(model, trained.encoder, uncut, trained.rows.test)
     here = right(model, trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here, "20 Newsgroups of the hub's study; IMDB of Mistral")
+    return figures("accuracy", study, here)
 
 
 def all_of_it(args):
@@ -153,7 +152,7 @@ def all_of_it(args):
         training.fit(model, rows, [], build, trained.settings, execution)
     study = right(model.eval(), trained.encoder, prompts, trained.rows.test)
     here = right(trained.model(), trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here, "all QLoRA figures of the hub's study")
+    return figures("accuracy", study, here)
 
 
 def answer_tokens(args):
@@ -161,7 +160,7 @@ def answer_tokens(args):
     trained, prompts = dialogues(args)
     base, options = qlora.base(trained.checkpoint, trained.execution), (trained.encoder, prompts, trained.rows.test)
     study, here = rouge1(base, *options, 50), rouge1(base, *options, 100)
-    return figures("ROUGE-1, untrained", study, here, "zero- and few-shot summaries of the hub's study")
+    return figures("ROUGE-1, untrained", study, here)
 
 
 def sampled(args):
@@ -170,7 +169,7 @@ def sampled(args):
     model, options = trained.model(), (trained.encoder, prompts, trained.rows.test, trained.settings.max_new_tokens)
     decoding = generation.GREEDY | {"temperature": 1.0}
     study, here = rouge1(model, *options, decoding=decoding, seed=trained.settings.seed), rouge1(model, *options)
-    return figures("ROUGE-1", study, here, "all generated answers of the hub's study")
+    return figures("ROUGE-1", study, here)
 
 
 def without_end(args):
@@ -184,7 +183,7 @@ def without_end(args):
 
     model, rows, tokens = trained.model(), trained.rows.test, trained.settings.max_new_tokens
     study, here = rouge1(model, Endless, prompts, rows, tokens), rouge1(model, trained.encoder, prompts, rows, tokens)
-    return figures("ROUGE-1", study, here, "MPT on 20 Newsgroups and SAMSum")
+    return figures("ROUGE-1", study, here)
 
 
 FACTORS = {

@@ -26,7 +26,7 @@ def free_text(args):
     """Answers that are exactly a label, against the likeliest label."""
     rows = record_of("classification", "zero-shot", "generated_right", "base")["row_scores"]["base"]
     study, here = row_scores(rows["generated_right"]).tolist(), row_scores(rows["accuracy"]).tolist()
-    return causal.figures("accuracy, untrained", study, here, "every untrained model's 0.00 on 20 Newsgroups")
+    return causal.figures("accuracy, untrained", study, here)
 
 
 def few_dialogues(args):
@@ -35,7 +35,7 @@ def few_dialogues(args):
 
     rows = row_scores(record_of("summarization", "qlora", "rouge1", "tuned")["row_scores"]["tuned"]["rouge1"])
     draws = numpy.random.default_rng(0).choice(rows, size=(10_000, FEW)).mean(axis=1) - rows.mean()
-    found = causal.figures("ROUGE-1", rows.tolist(), rows.tolist(), "MPT on SAMSum")
+    found = causal.figures("ROUGE-1", rows.tolist(), rows.tolist())
     low, high = numpy.quantile(draws, [statistics.ALPHA / 2, 1 - statistics.ALPHA / 2])
     return found | {"low": float(low), "high": float(high), "p": None}
 
@@ -49,7 +49,7 @@ def echo(args):
     with_prompt = metrics.rouge([f"{row['prompt']} {row['answer']}" for row in rows], references)["rouge1"]["rows"]
     alone = metrics.rouge([row["answer"] for row in rows], references)["rouge1"]["rows"]
     percent = [[100 * score for score in scores] for scores in (with_prompt, alone)]
-    return causal.figures("ROUGE-1", *percent, "Alpaca")
+    return causal.figures("ROUGE-1", *percent)
 
 
 def random_head(args):
@@ -57,7 +57,7 @@ def random_head(args):
     study = record_of("sentiment", "random-head", "accuracy", "base")["row_scores"]["base"]["accuracy"]
     here = record_of("sentiment", "zero-shot", "accuracy", "base")["row_scores"]["base"]["accuracy"]
     both = [row_scores(text).tolist() for text in (study, here)]
-    return causal.figures("accuracy, untrained", *both, "Gemma's zero-shot on IMDB")
+    return causal.figures("accuracy, untrained", *both)
 
 
 FACTORS = {

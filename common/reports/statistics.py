@@ -53,9 +53,11 @@ def groups_differ(first, second):
     """The Difference of the means of two groups of rows that have nothing in common (Welch)."""
     from scipy import stats
 
+    value = float(sum(second) / len(second) - sum(first) / len(first))
+    if len({*first}) == len({*second}) == 1:  # no spread to compare with
+        return Difference(value, value, value, float(value == 0))
     test = stats.ttest_ind(second, first, equal_var=False)
     interval = test.confidence_interval(1 - ALPHA)
-    value = float(sum(second) / len(second) - sum(first) / len(first))
     return Difference(value, float(interval.low), float(interval.high), float(test.pvalue))
 
 
