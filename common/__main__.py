@@ -1,5 +1,6 @@
 """The tools of this collection: `python -m common VERB …`; every verb has --help."""
 
+import difflib
 import importlib
 import sys
 
@@ -29,8 +30,6 @@ def run(words):
         say(__doc__ + "\n")
         return say("\n".join(f"  {verb.ljust(width)}  {what}" for verb, (_, what) in VERBS.items()))
     if words[0] not in VERBS:
-        import difflib
-
         near = difflib.get_close_matches(words[0], VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(VERBS)}"
         raise InputError(f"no verb {words[0]}; {hint}")

@@ -243,7 +243,20 @@ def test_the_front_door_names_the_verbs(words):
     assert_refused(done, "tables")
 
 
-VERBS = ("tables", "plots", "sweep", "budget", "records", "checkpoints", "serve", "loadtest", "rate", "bench")
+VERBS = (
+    "tables",
+    "plots",
+    "sweep",
+    "budget",
+    "records",
+    "checkpoints",
+    "serve",
+    "loadtest",
+    "rate",
+    "bench",
+    "calibrate",
+)
+VERBS += ("factors",)
 
 
 def test_the_front_door_lists_its_verbs_with_a_line_each():

@@ -271,7 +271,7 @@ UNKNOWN += [("metrics", "accuracy", "ci95"), ("environment", "cpu_count")]
 
 def test_whatever_a_record_does_not_know_is_a_dash(pages):
     for path in UNKNOWN:
-        made = record(CLASSIFICATION, "--seed", str(len(list(pages.rglob("results/*"))) + 1))
+        made = record(CLASSIFICATION, "--epochs", str(len(list(pages.rglob("results/*"))) + 10))
         made = {**made, "metrics": {name: dict(metric) for name, metric in made["metrics"].items()}}
         place = made
         for name in path[:-1]:
@@ -282,8 +282,9 @@ def test_whatever_a_record_does_not_know_is_a_dash(pages):
     odd = {"base": {"labels": ["a", "b"], "counts": [[1], [2, 3]]}, "tuned": {"labels": ["a"], "counts": [[1], [2]]}}
     add(pages, record("mistral/mistral_sentiment.py", confusion=odd, training={**TRAINING, "curves": {}} | EMPTY))
     add(pages, record(CLASSIFICATION, "--seed", "99", metrics={"accuracy": METRIC}, metrics_before=None))
+    add(pages, record(CLASSIFICATION, "--seed", "98", training=None))  # merged with the one before
     text = block(pages, "runs")
-    assert len([line for line in text.splitlines() if line.startswith("| qlora, seed ")]) >= len(UNKNOWN)
+    assert len([line for line in text.splitlines() if line.startswith("| qlora, epochs ")]) >= len(UNKNOWN)
     assert "None" not in text
 
 

@@ -135,7 +135,7 @@ def one_of(group):
             names = [name for name in first[stage] if all(name in (record[stage] or {}) for record in group)]
             pooled[stage] = {name: statistics.over_seeds([record[stage][name] for record in group]) for name in names}
     if first["training"]:
-        seconds = [record["training"]["seconds"] for record in group]
+        seconds = [(record["training"] or {}).get("seconds") for record in group]
         pooled["training"] = first["training"] | {"seconds": None if None in seconds else sum(seconds) / len(seconds)}
     return first | pooled | {"seeds": [record["identity"]["settings"]["seed"] for record in group]}
 
