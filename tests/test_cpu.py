@@ -134,14 +134,18 @@ def test_dropout_of_an_adapter_is_on_its_input_alone_and_the_same_backward(monke
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [None, "padding", "holes", "added"])
 @pytest.mark.parametrize("p", [0.0, 0.2])
 def test_attention_is_torchs_with_the_same_probabilities_dropped(masked, p, monkeypatch):
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, heads, 9, 16, requires_grad=True) for heads in (4, 4 if masked else 2, 2))
     if masked:
         value = torch.randn(2, 4, 9, 16, requires_grad=True)
-    mask = torch.ones(2, 1, 9, 9, dtype=torch.bool).index_fill(3, torch.tensor([7, 8]), False) if masked else None
+    mask = torch.ones(2, 1, 9, 9, dtype=torch.bool) if masked else None
+    if masked == "padding":
+        mask[0, :, :, 7:] = mask[1, :, :, 5:] = False
+    elif masked:
+        mask[0, :, :, 7:] = mask[1, :, 3:, 2] = False
     keeps, drop = [], dropout.drop
 
     def watched(x, probability):
@@ -150,7 +154,9 @@ def test_attention_is_torchs_with_the_same_probabilities_dropped(masked, p, monk
         return x * out, kept
 
     monkeypatch.setattr(dropout, "drop", watched)
-    out = attention.Attention.apply(query, key, value, mask, not masked, 0.25, p)
+    lowest = torch.finfo(torch.float32).min
+    used = torch.zeros(mask.shape).masked_fill_(~mask, lowest) if masked == "added" else mask
+    out = attention.Attention.apply(query, key, value, used, not masked, 0.25, p)
     seed = torch.randn_like(out)
     ours = torch.autograd.grad(out, (query, key, value), seed)
     shared = query.shape[1] // key.shape[1]

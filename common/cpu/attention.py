@@ -2,7 +2,7 @@
 
 torch's fused kernel computes in small blocks: in bfloat16 its backward pass took two to four times as long. With
 dropout torch has no fused kernel for CPUs, and draws dropout slowly. In float32 without dropout torch's kernel is the
-faster one and stays. Probabilities are not saved but computed again.
+faster one and stays. Probabilities are saved with dropout (encoders are small), else computed again.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from common import architecture
-from common.cpu import dropout as dropped
+from common.cpu import dropout as drops
 
 NAME = "finetuning_hub"  # of this attention in a model's config
 
@@ -55,10 +55,11 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(context, query, key, value, mask, causal, scaling, p):
-        context.causal, context.scaling, context.p, kept = causal, scaling, p, None
+        context.causal, context.scaling, context.p, probabilities, kept = causal, scaling, p, None, None
         if p:
-            probabilities, kept = dropped.drop(attended(query, key, mask, causal, scaling), p)
-            out = (probabilities @ grouped(value, 1)).mul_(1 / (1 - p)).view(query.shape)
+            probabilities = attended(query, key, mask, causal, scaling)
+            used, kept = drops.drop(probabilities, p)
+            out = (used @ grouped(value, 1)).mul_(1 / (1 - p)).view(query.shape)
         else:
             out = torch.nn.functional.scaled_dot_product_attention(
                 query,
@@ -69,21 +70,21 @@ class Attention(torch.autograd.Function):
                 scale=scaling,
                 enable_gqa=query.shape[1] != key.shape[1],
             )
-        context.save_for_backward(query, key, value, mask, kept)
+        context.save_for_backward(query, key, value, mask, probabilities, kept)
         return out
 
     @staticmethod
     def backward(context, gradient):
-        query, key, value, mask, kept = context.saved_tensors
+        query, key, value, mask, probabilities, kept = context.saved_tensors
         shared, scaling, p = query.shape[1] // key.shape[1], context.scaling, context.p
         q, g, k, v = grouped(query, shared), grouped(gradient, shared), grouped(key, 1), grouped(value, 1)
-        probabilities = attended(query, key, mask, context.causal, scaling)
+        if probabilities is None:
+            probabilities = attended(query, key, mask, context.causal, scaling)
         of_probabilities, used = g @ v.mT, probabilities
         if p:
-            used = probabilities.clone()
-            dropped.drop_again(used, kept)
-            dropped.drop_again(of_probabilities, kept)
-            of_probabilities.mul_(1 / (1 - p))
+            used = drops.dropped(probabilities, kept)
+            drops.drop_again(of_probabilities, kept)
+            scaling /= 1 - p  # of_probabilities is smaller by this factor, and so is all that follows from it
         of_v = used.mT @ g
         of_scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, q.dtype)
         of_q, of_k = of_scores @ k, of_scores.mT @ q
@@ -108,9 +109,22 @@ def attended(query, key, mask, causal, scaling):
     if causal:
         later = torch.full((tokens, tokens), -math.inf, dtype=q.dtype).triu(1).repeat(shared, 1)
         return torch.baddbmm(later[None], q, k, alpha=scaling).softmax(-1)
-    scores = (q @ k).mul_(scaling)
+    scores = torch.baddbmm(q.new_zeros((1, 1, 1)), q, k, beta=0, alpha=scaling)
     if mask is not None:
-        if mask.dtype == torch.bool:
-            mask = torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, torch.finfo(q.dtype).min)
-        scores.view(rows, heads, tokens, tokens).add_(mask)
+        hide(scores.view(rows, heads, tokens, tokens), mask)
     return scores.softmax(-1)
+
+
+def hide(scores, mask):
+    """Apply a mask to scores of shape (rows, heads, tokens, tokens). Where it hides the end of a row alone (padding),
+    only those columns are written."""
+    if mask.dtype != torch.bool:
+        scores.add_(mask)
+        return
+    lengths, lowest = mask[:, 0, 0].sum(-1).tolist(), torch.finfo(scores.dtype).min
+    padding = torch.arange(mask.shape[-1]) < torch.tensor(lengths)[:, None, None, None]
+    if torch.equal(padding.expand(mask.shape), mask):
+        for row, length in zip(scores, lengths, strict=True):
+            row[:, :, length:] = lowest
+    else:
+        scores.masked_fill_(~mask, lowest)

@@ -41,11 +41,29 @@ def _(x, p):
 @torch.library.custom_op("finetuning_hub::drop_again", mutates_args=("x",))
 def drop_again(x: torch.Tensor, kept: torch.Tensor) -> None:
     """Set x to 0 where `drop` dropped an element of another tensor of this shape. kept: its bits."""
-    values, packed = integers(x), kept.numpy()
+    drop_into(x, x, kept)
+
+
+@torch.library.custom_op("finetuning_hub::dropped", mutates_args=())
+def dropped(x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """What `drop` made of x. kept: its bits."""
+    out = torch.empty_like(x)
+    drop_into(out, x, kept)
+    return out
+
+
+@dropped.register_fake
+def _(x, kept):
+    return torch.empty_like(x)
+
+
+def drop_into(out, x, kept):
+    """out = x with 0 where elements were dropped."""
+    target, values, packed = integers(out), integers(x), kept.numpy()
     for start in range(0, len(values), CHUNK):
         part = values[start : start + CHUNK]
         keep = numpy.unpackbits(packed[start // 8 : (start + CHUNK) // 8], count=len(part))
-        mask_into(part, part, keep.view(numpy.int8))
+        mask_into(target[start : start + CHUNK], part, keep.view(numpy.int8))
 
 
 @drop_again.register_fake
