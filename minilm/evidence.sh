@@ -7,7 +7,8 @@ sweep() { local script=$1; shift; "${PYTHON:-python}" -m common sweep "$here/min
 small=(0.025 0.05 0.1) large=(0.25 0.5 1.0) seeds=(42 43 44)
 
 # 20 Newsgroups, all test posts, by the share of the training posts
-sweep baseline_inference --task_type classification --baseline dummy tfidf frozen-features \
+sweep baseline_inference --task_type classification --baseline dummy "$@"
+sweep baseline_inference --task_type classification --baseline tfidf frozen-features \
   --train_sample_fraction "${small[@]}" "${large[@]}" "$@"
 sweep classification --train_sample_fraction "${small[@]}" --seed "${seeds[@]}" --no_before "$@"
 sweep classification --lora_r 16 --train_sample_fraction "${small[@]}" --seed "${seeds[@]}" --no_before "$@"
@@ -19,7 +20,8 @@ sweep baseline_inference --task_type summarization --baseline dummy tfidf frozen
 sweep summarization --seed "${seeds[@]}" --no_before "$@"
 
 # IMDB
-sweep features --max_train_samples 900 4000 20000 --baseline dummy tfidf frozen-features "$@"
+sweep features --max_train_samples 900 4000 20000 --baseline tfidf frozen-features "$@"
+sweep features --baseline dummy "$@"
 sweep sentiment --max_train_samples 900 4000 --seed "${seeds[@]}" --no_before "$@"
 sweep sentiment_loop --max_train_samples 4000 --seed "${seeds[@]}" --no_before "$@"
 sweep sentiment --max_train_samples 20000 --no_before "$@"

@@ -17,7 +17,8 @@ sweep summarization --train_sample_fraction 0.1 0.25 0.5 --seed "${seeds[@]}" --
 
 # 20 Newsgroups, 2,000 test posts: prompted, four shares, four methods at the two smallest
 posts=(--max_test_samples 2000)
-cheap baseline_inference --task_type classification --baseline dummy tfidf frozen-features \
+cheap baseline_inference --task_type classification --baseline dummy "${posts[@]}" "$@"
+cheap baseline_inference --task_type classification --baseline tfidf frozen-features \
   --train_sample_fraction 0.025 0.05 0.1 0.25 "${posts[@]}" "$@"
 sweep baseline_inference --task_type classification --prompt_type zero-shot few-shot "${posts[@]}" "$@"
 sweep classification --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"

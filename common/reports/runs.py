@@ -29,8 +29,9 @@ def stages(record):
 
 
 def named(records, without=()):
-    """[(label, record)], sorted by label."""
-    return sorted(zip(join.labels(records, without), records, strict=True), key=lambda pair: pair[0])
+    """[(label, record)], sorted by label and number of rows."""
+    order_of = lambda pair: (pair[0], pair[1]["data"]["n"]["train"], pair[1]["data"]["n"]["test"])  # noqa: E731
+    return sorted(zip(join.labels(records, without), records, strict=True), key=order_of)
 
 
 def scores(folder, task, all_folders=()):
