@@ -6,7 +6,7 @@ from scipy import stats
 from test_join import METRIC, add, altered, bare, record, scores
 
 from common.evaluation.kept import row_scores, rows_apart
-from common.reports import comparisons, join, runs, statistics
+from common.reports import calibration, comparisons, join, runs, statistics
 from common.runs import folders
 
 TRAINED, BASELINE = "smollm2/smollm2_summarization.py", "minilm/minilm_baseline_inference.py"
@@ -101,3 +101,12 @@ def test_runs_on_other_test_rows_are_not_compared(home):
     other = scored(BASELINE, "--task_type", "summarization", "--baseline", "dummy", mean=30, digest="c" * 64)
     add(home, other, "minilm")
     assert "Nothing to compare yet" in table()
+
+
+def test_six_runs_that_differ_in_their_seed_are_calibrated(home):
+    for seed in range(40, 46):
+        add(home, scored(TRAINED, "--seed", str(seed), mean=40, seed=seed), "smollm2")
+    add(home, scored(TRAINED, "--neftune", "5", mean=40), "smollm2")
+    (group,) = calibration.recorded(folders.all_folders()).items()
+    assert group[0] == "smollm2, summarization, qlora"
+    assert group[1].shape == (6, N)

@@ -1,7 +1,7 @@
 """What moved the published numbers: one factor at a time, from a study's protocol to this one's.
 
     python -m common factors            # every factor that has no figure yet: an hour on two cores
-    python -m common factors shots …    # these ones, again
+    python -m common factors sampled …  # these ones, again
 
 Each factor scores the same rows twice, with the study's choice and with ours, and tests the difference row by row. The
 trained models are the newest ones of smollm2/ (`bash smollm2/evidence.sh` trains them). Figures go to

@@ -5,7 +5,19 @@ import functools
 import tempfile
 from pathlib import Path
 
-from common import checkpoints, data, encoding, files, generation, metrics, precision, qlora, scoring, training
+from common import (
+    checkpoints,
+    data,
+    encoding,
+    evaluation,
+    files,
+    generation,
+    metrics,
+    precision,
+    qlora,
+    scoring,
+    training,
+)
 from common.console import InputError
 from common.reports import statistics
 from common.runs import records
@@ -49,29 +61,31 @@ def newest(task, n):
     return Trained(paths[-1].parent, checkpoint, settings, encoder, rows, execution)
 
 
-def right(model, encoder, prompts, rows):
-    """100 for every row whose likeliest label is the right one, else 0."""
-    scores = [None] * len(prompts)
+def collected(prompts):
+    """(list with a place for every prompt's result, callback that fills it batch by batch)."""
+    results = [None] * len(prompts)
 
     def keep(numbers, values, seconds):
         for number, value in zip(numbers, values, strict=True):
-            scores[number] = value
+            results[number] = value
 
+    return results, keep
+
+
+def right(model, encoder, prompts, rows):
+    """100 for every row whose likeliest label is the right one, else 0."""
+    scores, keep = collected(prompts)
     scoring.score_labels(model, encoder, prompts, encoder.labels, BATCH, keep)
-    best = [encoder.labels[max(range(len(row)), key=row.__getitem__)] for row in scores]
+    best = evaluation.argmax_label(encoder.labels, scores)
     return [100.0 * (label == row["target"]) for label, row in zip(best, rows, strict=True)]
 
 
 def rouge1(model, encoder, prompts, rows, tokens, **options):
     """ROUGE-1 of the generated answer to every row, in percent."""
-    answers = [None] * len(prompts)
-
-    def keep(numbers, values, seconds):
-        for number, value in zip(numbers, values, strict=True):
-            answers[number] = value["text"]
-
+    answers, keep = collected(prompts)
     generation.generate(model, encoder, prompts, tokens, BATCH, keep, **options)
-    return [100 * score for score in metrics.rouge(answers, [row["target"] for row in rows])["rouge1"]["rows"]]
+    texts, references = [answer["text"] for answer in answers], [row["target"] for row in rows]
+    return [100 * score for score in metrics.rouge(texts, references)["rouge1"]["rows"]]
 
 
 def figures(metric, study, here, paired=True):
@@ -109,8 +123,9 @@ def four_bit_type(args):
     four_bit = transformers.BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="fp4", bnb_4bit_compute_dtype=getattr(torch, trained.execution.precision)
     )
-    base = transformers.AutoModelForCausalLM.from_pretrained(
-        checkpoints.prepare(trained.checkpoint),
+    base = qlora.reading(
+        transformers.AutoModelForCausalLM,
+        trained.checkpoint,
         dtype=getattr(torch, trained.execution.precision),
         quantization_config=four_bit,
         use_safetensors=True,

@@ -10,8 +10,7 @@ import os
 
 from common import data, encoders, files, metrics, qlora
 from common.console import progress, say
-from common.evaluation.kept import row_scores
-from common.reports import cells, join, runs, speed, statistics
+from common.reports import cells, comparisons, join, speed, statistics
 from common.runs import flags, folders, records
 from common.settings import Execution, Settings
 
@@ -85,16 +84,13 @@ def frozen_features(posts):
 
 def recorded(all_folders):
     """{name: scores of the rows, by run} of finished trainings that differ in their seed alone, six or more."""
-    import numpy
-
     found = {}
     for folder in all_folders:
         for group in join.seeds([record for record in join.own(folder) if record.get("row_scores")]):
             if len(group) >= 2 * SEEDS:
                 task = group[0]["identity"]["task"]
-                metric = runs.SHOWN[task][0]
                 name = f"{folder.name}, {task}, {join.labels(group[:1], {'seed'})[0]}"
-                found[name] = numpy.array([row_scores(record["row_scores"]["tuned"][metric]) for record in group])
+                found[name] = comparisons.scores(group, task)
     return found
 
 

@@ -10,6 +10,8 @@ their seeds alone; the README of this package shows it.
 
 import dataclasses
 
+from common.metrics import UNKNOWN
+
 ALPHA = 0.05
 POWER = 0.8
 RESAMPLES = 10_000
@@ -98,7 +100,7 @@ def over_seeds(metrics):
     from scipy import stats
 
     if any(metric["value"] is None for metric in metrics):
-        return {"value": None, "ci95": None, "n": None}
+        return UNKNOWN
     values, count, n = [metric["value"] for metric in metrics], len(metrics), metrics[0]["n"]
     value = sum(values) / count
     if any(metric["ci95"] is None for metric in metrics):
