@@ -4,6 +4,7 @@ import numpy
 import pytest
 from scipy import stats
 
+from common.console import InputError
 from common.reports import calibration, statistics
 
 
@@ -85,6 +86,13 @@ def test_the_smallest_difference_is_seen_four_times_in_five():
 def test_holm_adjusts_for_the_number_of_comparisons():
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert statistics.holm([]) == []
+
+
+@pytest.mark.parametrize("words", [["--runs", "5"], ["--output", "/proc/nowhere/figures.json"]])
+def test_a_calibration_that_cannot_end_well_does_not_begin(words, monkeypatch):
+    monkeypatch.setattr(calibration, "cheap", None)  # what it would fit
+    with pytest.raises(InputError):
+        calibration.main(words)
 
 
 def test_the_calibration_counts_wrong_calls_and_covering_intervals():

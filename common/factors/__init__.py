@@ -14,7 +14,7 @@ from common import files
 from common.console import InputError, say
 from common.factors import causal, stored
 from common.reports import speed
-from common.runs import flags, records
+from common.runs import checks, flags, records
 
 FACTORS = causal.FACTORS | stored.FACTORS
 FILE = speed.ASSETS / "factors.json"
@@ -29,6 +29,7 @@ def main(words):
     args = parser.parse_args(words)
     if unknown := set(args.names) - set(FACTORS):
         raise InputError(f"no factor {', '.join(sorted(unknown))}; there are: {', '.join(FACTORS)}")
+    checks.check_places(args.output)
     path = Path(args.output)
     known = files.read_json(path) if path.is_file() else {}
     published = files.read_json(Path(__file__).with_name("published.json"))  # which figures a factor concerns

@@ -9,9 +9,9 @@ figures go to assets/calibration.json; the table stands in this package's README
 import os
 
 from common import data, encoders, files, metrics, qlora
-from common.console import progress, say
+from common.console import InputError, progress, say
 from common.reports import cells, comparisons, join, speed, statistics
-from common.runs import flags, folders, records
+from common.runs import checks, flags, folders, records
 from common.settings import Execution, Settings
 
 POSTS = 562  # training posts of a run: 5 % of all
@@ -26,6 +26,9 @@ def main(words):
     parser.add_argument("--runs", type=flags.positive(int), default=40, metavar="N", help="of each classifier (40)")
     parser.add_argument("--output", default=str(speed.ASSETS / "calibration.json"), metavar="FILE")
     args = parser.parse_args(words)
+    checks.check_places(args.output)
+    if args.runs < 2 * SEEDS:
+        raise InputError(f"--runs {args.runs}: two groups of {SEEDS} are compared, so {2 * SEEDS} or more")
     posts = data.of_task("classification", demo=not os.environ.get("DATA_DIR"))
     groups = cheap(posts, args.runs) | recorded(folders.all_folders())
     found = {name: {"runs": len(scores), "rows": scores.shape[1], **rates(scores)} for name, scores in groups.items()}
@@ -127,4 +130,5 @@ def table(_):
         for name, each in asset["groups"].items()
     ]
     head = ["runs that differ in their draw alone", "runs", "methods differ", "models differ", f"{PART} rows cover"]
-    return cells.table(head, body) + f"\n`python -m common {asset['command']}`, {asset['date']}.\n"
+    conditions = f"`python -m common {asset['command']}`, {asset['date']}; {cells.markdown(asset['data'])}."
+    return f"{cells.table(head, body)}\n{conditions}\n"

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 from common import checkpoints, console, data, machine
 from common.console import InputError
@@ -99,3 +100,15 @@ def check_context(settings, variant):
             f"{read} tokens read and {written} written do not fit the context of {variant.name}, "
             f"{variant.context} tokens: lower --max_document_tokens"
         )
+
+
+def check_places(*paths):
+    """Raises InputError if one of the files cannot be written, before the measurement takes an hour."""
+    for path in filter(None, paths):
+        folder = Path(path).resolve().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from None
+        if Path(path).is_dir() or not os.access(folder, os.W_OK):
+            raise InputError(f"cannot write {path}: it is a folder, or its folder may not be written")

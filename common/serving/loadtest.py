@@ -29,7 +29,7 @@ from pathlib import Path
 
 from common import console, files
 from common.console import InputError, say
-from common.runs import flags, records
+from common.runs import checks, flags, records
 from common.serving import load_report, openloop
 
 SAMPLE = Path(__file__).parent.parent / "sample" / "dialogues.jsonl"
@@ -72,25 +72,13 @@ def schedule(kind, rate, count, seed):
     return sorted(generator.uniform(0, count / rate) for _ in range(count))
 
 
-def check_places(*paths):
-    """Raises InputError if one of the files cannot be written, before the measurement takes an hour."""
-    for path in filter(None, paths):
-        folder = Path(path).resolve().parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write {path}: {error.strerror}") from None
-        if Path(path).is_dir() or not os.access(folder, os.W_OK):
-            raise InputError(f"cannot write {path}: it is a folder, or its folder may not be written")
-
-
 def show(args):
     """Print the table and draw the picture of an existing report."""
     report = files.read_json(args.url)
     records.validate(report, SCHEMA, args.url)
     if not report["rates"]:
         raise InputError(f"{args.url} has no rates: it was interrupted before the first answer")
-    check_places(args.plot)
+    checks.check_places(args.plot)
     tell(report)
     if args.plot:
         load_report.draw(report, Path(args.plot).resolve())
@@ -100,7 +88,7 @@ def show(args):
 def run(args):
     """Measure every rate in turn; returns the exit code. Raises InputError."""
     prompts = read_prompts(args.prompts)
-    check_places(args.output, args.plot)
+    checks.check_places(args.output, args.plot)
     client = openloop.Client(args.url, args.timeout, os.environ.get("OPENAI_API_KEY", ""))
     report = begun(args, prompts, args.model or client.model())
     endpoint, blocks = report["endpoint"], report["rates"]
