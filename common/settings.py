@@ -54,7 +54,7 @@ class Settings:
     pooling: str | None = None  # of frozen features: "cls" or "mean"
     cut: str | None = None  # long texts lose their "end" or their "middle"
     picks: int | None = None  # utterances in an extractive summary
-    baseline: str | None = None  # "dummy", "tfidf" or "frozen-features"
+    baseline: str | None = None  # "dummy", "tfidf", "frozen-features" or "setfit"
 
     head: str | None = None  # "random": an untrained classification head
     bertscore_model: str | None = None  # encoder of BERTScore

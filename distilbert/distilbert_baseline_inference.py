@@ -1,7 +1,9 @@
-"""Score DistilBERT without fine-tuning, both tasks: a logistic regression on frozen features or on TF-IDF, and a dummy.
+"""Score DistilBERT untuned, both tasks: a logistic regression on frozen features or TF-IDF, SetFit, a dummy.
 
 Make one of six rows (`bash distilbert/baseline_inference.sh` makes all):
     python distilbert/distilbert_baseline_inference.py --task_type summarization --baseline frozen-features
+For few labels, an encoder tuned on pairs of posts (`pip install -e '.[setfit]'`):
+    python distilbert/distilbert_baseline_inference.py --baseline setfit --train_sample_fraction 0.025
 Run it with the embedded 23M encoder:
     python distilbert/distilbert_baseline_inference.py --task_type classification --demo
 

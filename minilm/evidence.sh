@@ -10,6 +10,8 @@ small=(0.025 0.05 0.1) large=(0.25 0.5 1.0) seeds=(42 43 44)
 sweep baseline_inference --task_type classification --baseline dummy "$@"
 sweep baseline_inference --task_type classification --baseline tfidf frozen-features \
   --train_sample_fraction "${small[@]}" "${large[@]}" "$@"
+sweep baseline_inference --task_type classification --baseline setfit --train_sample_fraction 0.025 0.05 \
+  --seed "${seeds[@]}" "$@"
 sweep classification --train_sample_fraction "${small[@]}" --seed "${seeds[@]}" --no_before "$@"
 sweep classification --lora_r 16 --train_sample_fraction "${small[@]}" --seed "${seeds[@]}" --no_before "$@"
 sweep classification --train_sample_fraction "${large[@]}" --no_before "$@"

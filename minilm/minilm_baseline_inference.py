@@ -1,7 +1,9 @@
-"""Score MiniLM without fine-tuning, both tasks: a logistic regression on frozen features or on TF-IDF, and a dummy.
+"""Score MiniLM untuned, both tasks: a logistic regression on frozen features or TF-IDF, SetFit, a dummy.
 
 Make one of six rows (`bash minilm/baseline_inference.sh` makes all):
     python minilm/minilm_baseline_inference.py --task_type summarization --baseline frozen-features
+For few labels, an encoder tuned on pairs of posts (`pip install -e '.[setfit]'`):
+    python minilm/minilm_baseline_inference.py --baseline setfit --train_sample_fraction 0.025
 Run it on the sample:
     python minilm/minilm_baseline_inference.py --task_type classification --demo
 

@@ -84,6 +84,7 @@ WRONG = [
     ["--posts", "2"],
     ["--dtype", "int4"],
     ["gpu", "--nope"],
+    ["features", "--output", "/"],
     ["--experiment_dir", "nowhere"],
     ["labels", "--experiment_dir", "nowhere"],
 ]
@@ -154,9 +155,16 @@ def test_all_training_scripts_begin_at_the_same_loss_and_count_the_same_tokens(r
         assert plain["losses"][0] == pytest.approx(here["losses"][0], rel=0.01)
 
 
-def test_a_steps_time_is_named_by_part(random_folder):
-    rows = [{"input_ids": list(range(3, 60)), "completion_mask": [0] * 40 + [1] * 17}] * 80
-    task = {"folder": random_folder, "rows": rows, "precision": "float32", "lora_r": 8, "learning_rate": 1e-3}
+def test_a_steps_time_is_named_by_part(tmp_path):
+    wider = TINY | {"hidden_size": 256, "intermediate_size": 1024}  # casts of a few numbers take as long as of many
+    rows = [{"input_ids": list(range(3, 203)), "completion_mask": [0] * 160 + [1] * 40}] * 80
+    task = {
+        "folder": str(gpu.random_weights(wider, tmp_path)),
+        "rows": rows,
+        "precision": "float32",
+        "lora_r": 8,
+        "learning_rate": 1e-3,
+    }
     task |= {"batch_size": 8, "steps": 10, "quantised": True, "unpacked": True}
     parts = shared.process(sys.executable, "ours_step", task)["parts"]
     for name in ("adapter", "products of the frozen weights", "attention", "norms", "dropout", "logits and loss"):

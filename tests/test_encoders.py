@@ -1,9 +1,12 @@
 """Encoders: the true DistilBERT class, tiny, through the package and through the scripts."""
 
+import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -16,11 +19,11 @@ import torch
 import transformers
 from conftest import ROOT, record_of
 
-from common import bookkeeping, checkpoints, encoders, evaluation, metrics, qlora
+from common import bookkeeping, checkpoints, encoders, evaluation, metrics, qlora, training
 from common.console import InputError
 from common.data import Data
-from common.encoders import extraction, heads, loops, probe, testing
-from common.runs import folders, records
+from common.encoders import contrastive, extraction, heads, loops, probe, testing
+from common.runs import checks, folders, records
 from common.settings import Execution
 
 HOMES = ("distilbert", "minilm")
@@ -397,6 +400,52 @@ def test_tfidf_scores_every_utterance_and_prefers_what_summaries_said(make):
     assert scores[0] == max(scores)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_setfit_is_the_packages_own(make, monkeypatch, pooling):
+    import datasets
+    import sentence_transformers
+    import setfit
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from sklearn.linear_model import LogisticRegression
+
+    monkeypatch.setattr(training, "fused_layers", lambda model: contextlib.nullcontext())  # they draw other dropout
+    run = make(script="baseline_inference", baseline="setfit", pooling=pooling)
+    chance, texts = random.Random(0), [row["text"] for row in POSTS]
+    rows = [{"text": text, "target": chance.choice(["a", "b"])} for text in texts]
+    test = [{"text": " ".join(chance.sample(text.split(), 3)), "target": "a"} for text in texts]
+    data = data_of(rows, test, ["a", "b"])
+    found = contrastive.classes(run.checkpoint, run.reader, data, run.settings, run.execution, evaluation.Timing())
+    transformers.set_seed(42)
+    body = sentence_transformers.SentenceTransformer(
+        modules=[Transformer(run.checkpoint.name, max_seq_length=256), Pooling(64, pooling)]
+    )
+    model = setfit.SetFitModel(body, LogisticRegression(max_iter=2000))
+    keywords = {"report_to": "none", "save_strategy": "no", "output_dir": str(run.execution.folder)}
+    setfit.Trainer(
+        model=model,
+        args=setfit.TrainingArguments(num_epochs=1, num_iterations=5, **keywords),
+        train_dataset=datasets.Dataset.from_list([{"text": row["text"], "label": row["target"]} for row in rows]),
+    ).train()
+    assert found == list(model.predict([row["text"] for row in test], as_numpy=True))
+    assert len(set(found)) == 2
+
+
+def test_setfit_reads_texts_cut_like_other_methods(make):
+    run = make(script="baseline_inference", max_document_tokens=8, cut="middle")
+    rows = [{"text": "cup and car and more words behind the number 7"}, {"text": "cup"}]
+    texts = contrastive.decoded(run.reader, rows, ["a"], "train")
+    assert [run.reader.text(text)[0] for text in texts] == [run.reader.text(row["text"])[0] for row in rows]
+    assert not run.reader.text(texts[0])[1]
+    assert run.reader.truncated == {"train": 1}
+
+
+def test_a_missing_package_is_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install -e '.\[setfit\]'"):
+        checks.check_baseline("setfit", "classification")
+    checks.check_baseline("tfidf", "classification")
+
+
 def test_the_seconds_of_a_stage_count_the_training_rows_too(make):
     run = make(script="baseline_inference")
     stages = encoders.baseline(run.checkpoint, run.reader, toy(), run.settings, run.execution)["inference"]["stages"]
@@ -443,6 +492,7 @@ def test_one_class_or_every_utterance_picked_is_no_reason_to_fail(make):
         ("mistral/mistral_classification", ["--pretrained_ckpt", "minilm"], "smollm2"),
         ("distilbert/distilbert_classification", ["--demo", "--dropout", "0.2"], "--lora_r"),
         ("minilm/minilm_sentiment", ["--demo", "--full_tune"], "--lora_r"),
+        ("minilm/minilm_baseline_inference", ["--task_type", "summarization", "--baseline", "setfit"], "summaries"),
     ],
 )
 def test_a_checkpoint_or_flag_of_the_other_kind_is_refused_in_one_line(script, script_of, words, mention):
@@ -666,7 +716,9 @@ def test_a_killed_run_resumed_equals_the_uninterrupted_one(tiny_encoder, tmp_pat
     assert resumed["metrics"] == whole["metrics"]
 
 
-@pytest.mark.parametrize(("task", "kind"), [("classification", "dummy"), ("summarization", "frozen-features")])
+@pytest.mark.parametrize(
+    ("task", "kind"), [("classification", "dummy"), ("classification", "setfit"), ("summarization", "frozen-features")]
+)
 def test_a_baseline_writes_a_record(tiny_encoder, tmp_path, task, kind):
     words = ["--task_type", task, "--baseline", kind, "--pretrained_ckpt", str(tiny_encoder), "--demo"]
     words += ["--max_train_samples", "30", "--output_dir", str(tmp_path / "run")]

@@ -27,7 +27,7 @@ from common.bench.shared import (
     seconds,
 )
 from common.console import InputError, say
-from common.runs import flags, folders, records
+from common.runs import checks, flags, folders, records
 
 RESULT = files.ROOT / "assets" / "bench.json"
 MODEL, ENCODER = "smollm2", "minilm"
@@ -49,6 +49,7 @@ def main(words):
     parser.add_argument("--experiment_dir", type=Path, metavar="DIR", help=tuned)
     parser.add_argument("--output", type=Path, default=RESULT, help="JSON file of the figures, written after each part")
     args = parser.parse_args(words)
+    checks.check_places(args.output)
     if unknown := set(args.parts) - set(PARTS):
         raise InputError(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
     if args.runs > min(args.posts, args.dialogues):

@@ -21,7 +21,7 @@ from pathlib import Path
 from common import checkpoints, files, machine
 from common.bench.shared import linear_weights, process
 from common.console import InputError, say
-from common.runs import flags, folders, records
+from common.runs import checks, flags, folders, records
 
 RESULT = files.ROOT / "assets" / "bench_gpu.json"
 KINDS = {"LoRA bf16": False, "QLoRA NF4": True}  # method -> whether the weights are in 4 bits
@@ -37,6 +37,7 @@ def main(words):
     parser.add_argument("--again", action="store_true", help="measure also the cells that have figures")
     parser.add_argument("--output", type=Path, default=RESULT, help="JSON file of the figures, written after each cell")
     args = parser.parse_args(words)
+    checks.check_places(args.output)
     import torch
 
     if not torch.cuda.is_available():

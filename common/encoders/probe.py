@@ -40,8 +40,6 @@ def probe(checkpoint, reader, data, settings, execution, timing):
     """Predictions of a logistic regression fitted on the training rows: the class of every test row, or for every
     utterance of it the log-probability of being picked. It sees frozen features, or TF-IDF if settings.baseline says
     so."""
-    from sklearn.linear_model import LogisticRegression
-
     ids, spans = reader.inputs(data.train, data.labels, "train")
     if data.labels:
         targets = [row["target"] for row in data.train]
@@ -59,13 +57,19 @@ def probe(checkpoint, reader, data, settings, execution, timing):
         train = features(encoder, reader, ids, spans, settings, execution, timing.beside(TRAINING))
         test = features(encoder, reader, test_ids, test_spans, settings, execution, timing)
         began = time.monotonic()
-    regression = LogisticRegression(C=strength, max_iter=2000, random_state=settings.seed)
-    regression.fit(train, targets)
+    fitted = regression(settings, strength).fit(train, targets)
     timing.beside(FIT).batches.append((time.monotonic() - began, len(data.train)))
     if data.labels:
-        return regression.predict(test).tolist()
-    scores = iter(regression.predict_log_proba(test)[:, 1].tolist())
+        return fitted.predict(test).tolist()
+    scores = iter(fitted.predict_log_proba(test)[:, 1].tolist())
     return [[next(scores) for _ in row_spans] for row_spans in test_spans]
+
+
+def regression(settings, strength=1.0):
+    """sklearn's logistic regression, not fitted. strength: inverse of the regularisation."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=2000, random_state=settings.seed)
 
 
 def texts(rows, spans):

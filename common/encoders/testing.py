@@ -2,7 +2,7 @@
 
 from common import evaluation, metrics
 from common.console import InputError, warn
-from common.encoders import extraction, heads, probe
+from common.encoders import contrastive, extraction, heads, probe
 
 
 def labels(model, reader, data, settings, execution, checkpoint):
@@ -34,12 +34,14 @@ def summaries(model, reader, data, settings, execution, checkpoint):
 
 
 def baseline(checkpoint, reader, data, settings, execution):
-    """Test stage of a model without fine-tuning. settings.baseline: "frozen-features", "tfidf", or "dummy" (the most
-    frequent class, or the first utterances). Returns the same as `labels`."""
+    """Test stage of a model without fine-tuning. settings.baseline: "frozen-features", "tfidf", "setfit", or "dummy"
+    (the most frequent class, or the first utterances). Returns the same as `labels`."""
 
     def score(stage, timing):
         if settings.baseline == "dummy":
             predicted = probe.dummy(data)
+        elif settings.baseline == "setfit":
+            predicted = contrastive.classes(checkpoint, reader, data, settings, execution, timing)
         else:
             predicted = probe.probe(checkpoint, reader, data, settings, execution, timing)
         return evaluation.classes(data, predicted) if data.labels else (extracts(data, predicted, settings.picks), None)

@@ -140,7 +140,7 @@ def sample_efficiency(folder):
 def fits(record):
     """Whether a run learns from the training rows: a training, or a baseline that fits a regression."""
     fields = record["identity"]
-    return fields["kind"] == "training" or fields["settings"]["baseline"] in ("frozen-features", "tfidf")
+    return fields["kind"] == "training" or fields["settings"]["baseline"] in ("frozen-features", "tfidf", "setfit")
 
 
 def by_share(record):

@@ -81,6 +81,14 @@ def check_tracker(name):
         raise InputError(f"--report_to {name}: {console.one_line(error)[:200]}") from None
 
 
+def check_baseline(name, task):
+    """Raises InputError for a --baseline that does not fit the task or whose package is missing."""
+    if name == "setfit" and task == "summarization":
+        raise InputError("--baseline setfit learns classes, not summaries: choose another baseline")
+    if name == "setfit" and not importlib.util.find_spec("setfit"):
+        raise InputError("--baseline setfit takes its package: pip install -e '.[setfit]'")
+
+
 def check_encoder(name):
     """Raises InputError for an encoder that BERTScore cannot use."""
     if name != checkpoints.stand_in("encoder"):

@@ -98,6 +98,7 @@ class Experiment:
         checkpoint, variant, home = self.located(name)
         kind = self.kind_of(args)
         settings = with_flags(trained.settings if trained else self.chosen(task, home, args), args, home.facts, kind)
+        checks.check_baseline(settings.baseline, task)
         if checkpoint.name == variant.checkpoint:
             checks.check_context(settings, variant)
         limits = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")

@@ -148,8 +148,8 @@ BERTSCORE = {
 PROMPTING = {"prompt_type": flag("examples in the prompt: none, one, or several", choices=PROMPT_TYPES)}
 UNTRAINED = {
     "baseline": flag("dummy: the most frequent class, the first utterances; tfidf and frozen-features: a logistic "
-                     "regression on words or on the untrained encoder's output",
-                     choices=["dummy", "tfidf", "frozen-features"]),
+                     "regression on words or on the untrained encoder's output; setfit: on that of an encoder tuned "
+                     "on pairs of texts, for few labels", choices=["dummy", "tfidf", "frozen-features", "setfit"]),
 }  # fmt: skip
 HEAD = {"random_head": switch("score the model with an untrained class head, drawn by --seed")}
 TRAINED = {
