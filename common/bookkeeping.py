@@ -123,12 +123,18 @@ def check_finite(step, loss=None, grad_norm=None, **_):
 
 
 def checkpoint_folder(execution):
-    """The folder of the run's checkpoints. Those of earlier attempts are removed, unless the run is resumed."""
+    """The folder of the run's checkpoints. Those of earlier attempts are removed, unless the run is resumed; those of
+    the shorter training that it continues are moved there."""
     folder = execution.folder / "checkpoints"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is no folder of this run's: name another --output_dir")
     if not execution.resume:
         remove_checkpoints(folder)
+    if execution.goes_on_from:
+        for path in written(shorter := execution.goes_on_from / "checkpoints"):
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / path.name)
+        remove_checkpoints(shorter)
     return folder
 
 

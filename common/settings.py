@@ -67,7 +67,7 @@ class Settings:
 
     def fields(self):
         """The settings as a dictionary for JSON."""
-        return dataclasses.asdict(self) | {"targets": self.targets and list(self.targets)}
+        return vars(self) | {"targets": self.targets and list(self.targets)}
 
     def untuned(self):
         """The settings of the untrained model: None for those that only a training has."""
@@ -95,6 +95,8 @@ class Execution:
 
     folder: Path  # adapter, checkpoints, predictions
     resume: bool = False
+    goes_on_from: Path | None = None  # folder of the same training with fewer epochs, which is continued
+    goes_on: bool = False  # whether a training with more epochs continues this one: its last checkpoint is kept
     precision: str = "float32"  # to compute in, as torch names it, or precision.MIXED
     inference_batch_size: int = 8  # rows of a batch, at most; fewer if memory is short
     stages: tuple = ("base", "tuned")  # which models the test stage scores

@@ -71,10 +71,11 @@ def finished(execution):
 
 
 def finish(execution, labels, report):
-    """After the trained weights are on disk: write labels and report, remove the checkpoints."""
+    """After the trained weights are on disk: write labels and report, remove the checkpoints unless they go on."""
     files.write_json(execution.folder / "labels.json", labels)
     files.write_json(execution.folder / "training.json", report)
-    bookkeeping.remove_checkpoints(execution.folder / "checkpoints")
+    if not execution.goes_on:
+        bookkeeping.remove_checkpoints(execution.folder / "checkpoints")
 
 
 def trained_labels(folder):
@@ -106,8 +107,7 @@ def fit(model, rows, validation, build, settings, execution, expect=None, keep=N
     folder = bookkeeping.checkpoint_folder(execution)
     expected = expect(model, rows, validation, settings, execution) if expect else None
     sampler = by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
-    validation_set = datasets.Dataset.from_list(list(validation)) if validation else None
-    data = datasets.Dataset.from_list(rows), validation_set
+    data = [datasets.Dataset.from_list(list(part)) if part else None for part in (rows, validation)]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     n_trainable = sum(parameter.numel() for parameter in trainable)
     initial_values = [parameter.detach().to("cpu", copy=True) for parameter in trainable]
@@ -142,10 +142,8 @@ def fit(model, rows, validation, build, settings, execution, expect=None, keep=N
         seed(settings)
     if not all(parameter.isfinite().all() for parameter in trainable):
         raise Failed("failed", "the weights are not finite after the last step: lower --learning_rate")
-    state, estimate = trainer.state, None
-    if expected:
-        estimate = {"peak_memory_bytes": expected.peak_memory_bytes, "seconds": expected.seconds}
-    seconds, tokens = callback.seconds(), state.num_input_tokens_seen
+    estimate = expected and {"peak_memory_bytes": expected.peak_memory_bytes, "seconds": expected.seconds}
+    state, seconds, tokens = trainer.state, callback.seconds(), trainer.state.num_input_tokens_seen
     block = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "steps": state.global_step}
     block |= bookkeeping.losses_of(state, settings.epochs)
     block |= {"peak_memory_bytes": machine.peak(), "trainable_parameters": n_trainable, "micro_batch_size": micro_batch}
@@ -281,15 +279,8 @@ def answers_only(tokenizer, model, datasets, config, sampler, callback):
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    train, validation = datasets
-    return Trainer(
-        model=model,
-        args=config,
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        callbacks=[callback],
-    )
+    keywords = {"train_dataset": datasets[0], "eval_dataset": datasets[1], "callbacks": [callback]}
+    return Trainer(model=model, args=config, processing_class=tokenizer, **keywords)
 
 
 def logits_at(model, positions):

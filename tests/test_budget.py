@@ -16,7 +16,7 @@ import tiny
 import torch
 from conftest import ROOT
 
-from common import budget, console, encoders, qlora, training
+from common import budget, console, encoders, machine, qlora, training
 from common.budget import job as jobs
 from common.budget import memory, report, seconds
 from common.console import InputError
@@ -115,6 +115,19 @@ def test_weights_adapter_optimizer_and_gradients_are_those_of_the_real_model(cas
     assert parts["gradients"] == sum(parameter.grad.nbytes for parameter in trained)
     assert parts["optimizer"] == sum(value.nbytes for value in moments)
     assert parts["peak"] == sum(value for name, value in parts.items() if name != "peak")
+
+
+def test_freed_memory_is_counted_up_to_a_quarter_of_the_machines(mistral, monkeypatch):
+    """What a CPU run takes beside its tensors depends on when machine.hand_back returns it."""
+    job, peaks = jobs.of_run(mistral(), ROWS), {}
+    for total in (1e6, 6e9, 1e12):
+        monkeypatch.setattr(machine, "total", lambda total=total: total)
+        parts = memory.memory_of(job, 1e12)
+        peaks[total] = parts["fragmentation"] / (parts["activations"] + parts["gradients"])
+        if total == 6e9:
+            monkeypatch.setattr(machine, "total", lambda: 4 * (parts["peak"] - 1e5))
+            assert memory.memory_of(job, 1e12)["peak"] == pytest.approx(parts["peak"] - 1e5, abs=2)
+    assert list(peaks.values()) == pytest.approx([0.55, 1.8, 1.8], rel=0.01)
 
 
 def test_unpacked_weights_are_counted_where_they_are_kept(mistral):

@@ -482,3 +482,84 @@ def test_damaged_labels_of_a_trained_run_are_refused_in_one_line(tmp_path):
     (tmp_path / "labels.json").write_text('{"cars": 0}')
     with pytest.raises(InputError, match=r"labels\.json is no list of class names"):
         Run.labels.fget(SimpleNamespace(trained=tmp_path))
+
+
+# One training that passes through several numbers of epochs
+
+
+def weights(run):
+    return (records.folder(run.path) / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+LEARNED = ("losses", "loss", "steps", "tokens", "validation")
+
+
+def test_a_training_scored_on_its_way_equals_the_separate_ones(tiny_folder, tmp_path):
+    words = (*QUICK, "--no_before", "--lora_r", "4", "--neftune", "5", "--max_test_samples", "6", "--threads", "1")
+    apart = {}
+    for name in ("apart", "nested"):
+        folder_of(tiny_folder, tmp_path / name / "mistral")
+    for epochs in (1, 2, 4):
+        script = tmp_path / "apart" / "mistral" / "mistral_summarization.py"
+        apart[epochs] = done(script, *words, "--epochs", epochs)
+    script = tmp_path / "nested" / "mistral" / "mistral_summarization.py"
+    last = done(script, *words, "--score_after_epochs", "4", "1", "2")
+    assert last.out.count("\ntraining: ") == 3
+    assert "resuming at step" in last.out
+    for run in apart.values():
+        path = tmp_path / "nested" / "mistral" / "results" / run.path.name
+        nested = SimpleNamespace(path=path, record=files.read_json(path))
+        assert nested.record["id"] == run.record["id"]
+        assert nested.record["metrics"] == run.record["metrics"]
+        assert [nested.record["training"].get(name) for name in LEARNED] == [
+            run.record["training"].get(name) for name in LEARNED
+        ]
+        assert nested.record["command"] == run.record["command"]
+        assert weights(nested) == weights(run)
+        assert not (records.folder(path) / "checkpoints").exists()
+    assert len({weights(run) for run in apart.values()}) == 3
+
+
+def test_a_training_scored_on_its_way_goes_on_where_it_was_stopped(tiny_folder, tmp_path, monkeypatch):
+    folder_of(tiny_folder, tmp_path / "mistral")
+    script = tmp_path / "mistral" / "mistral_summarization.py"
+    words = (*QUICK, "--no_before", "--lora_r", "4", "--max_test_samples", "2", "--score_after_epochs", "1", "2")
+    summaries, calls = folders.load_module(script).evaluation.summaries, []
+
+    def stopped(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return summaries(*arguments)
+
+    monkeypatch.setattr(folders.load_module(script).evaluation, "summaries", stopped)
+    assert start(script, *words).code == 130
+    assert len(list((tmp_path / "mistral" / "results").iterdir())) == 1
+    again = done(script, *words, "--resume")
+    assert len(calls) == 3  # the first run is not scored again
+    assert "training: finished before" in again.out
+    assert len(list((tmp_path / "mistral" / "results").iterdir())) == 2
+    assert "finished before, nothing to do" in done(script, *words, "--resume").out
+
+
+def test_with_a_falling_learning_rate_every_number_of_epochs_is_a_training_of_its_own(tiny_folder, tmp_path):
+    folder_of(tiny_folder, tmp_path / "mistral")
+    script = tmp_path / "mistral" / "mistral_summarization.py"
+    words = (*QUICK, "--no_before", "--lora_r", "4", "--max_test_samples", "2", "--lr_scheduler", "linear")
+    run = done(script, *words, "--score_after_epochs", "1", "2")
+    assert "resuming" not in run.out
+    assert weights(run) == weights(done(script, *words, "--epochs", "2"))
+
+
+@pytest.mark.parametrize(
+    ("words", "mention"),
+    [
+        (["--epochs", "3"], "--epochs"),
+        (["--output_dir", "out"], "--output_dir"),
+        (["--prompt_type", "zero-shot"], "trainings"),
+    ],
+)
+def test_numbers_of_epochs_that_contradict_other_flags_are_refused(words, mention, tiny_folder):
+    script = ROOT / "smollm2" / "smollm2_sentiment.py"
+    words = (*words, "--pretrained_ckpt", tiny_folder, "--demo", "--score_after_epochs", "1", "2")
+    refused(start(script, *words, main=never), mention)

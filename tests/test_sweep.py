@@ -58,7 +58,7 @@ def listed(capsys, monkeypatch):
 
 
 def cells_of(out):
-    lines = [line for line in out.splitlines() if line.startswith(("  to run ", "  finished "))]
+    lines = [line for line in out.splitlines() if line.startswith(("  to run ", "  done "))]
     assert f": {len(lines)} cells," in out
     flags = [sweeps.parse(shlex.split(line.split(".py ")[1])) for line in lines]
     return [{flag: " ".join(values) for flag, values in cell.items()} for cell in flags]
@@ -162,7 +162,8 @@ def wanted(folder, name):
     axis, kinds = "prompt_type", ["zero-shot", "one-shot", "few-shot"]
     if folder in ENCODERS:
         axis, kinds = "baseline", ["dummy", "tfidf", "frozen-features"]
-    grid = {"--epochs": [*EPOCHS], "--lora_r": [*RANKS], "--dropout": [*DROPOUTS], "--no_before": []}
+    epochs = "--epochs" if folder in (*ENCODERS, "smollm2") else "--score_after_epochs"  # these decay the rate
+    grid = {epochs: [*EPOCHS], "--lora_r": [*RANKS], "--dropout": [*DROPOUTS], "--no_before": []}
     ablation = {"--train_sample_fraction": [*FRACTIONS], "--no_before": []}
     tasks = {"--task_type": ["classification", "summarization"]}
     decodings = {
@@ -204,8 +205,9 @@ def test_every_grid_of_a_shell_script_can_be_planned(folder, recorder, listed):
                 continue  # needs a trained run: test_instructions.py
             words = itertools.chain(*([flag, *values] for flag, values in flags.items()))
             sizes[name] = len(listed(script, *words))
-    expected = {"baseline_inference.sh": 6, "run_lora.sh": 72, "sample_ablate.sh": 6}
-    more = {"run_lora_neftune.sh": 72, "sample_ablate_neftune.sh": 6, "sentiment_executions.sh": 3}
+    trainings = 72 if folder in (*ENCODERS, "smollm2") else 12
+    expected = {"baseline_inference.sh": 6, "run_lora.sh": trainings, "sample_ablate.sh": 6}
+    more = {"run_lora_neftune.sh": trainings, "sample_ablate_neftune.sh": 6, "sentiment_executions.sh": 3}
     assert sizes == expected | {name: size for name, size in more.items() if name in sizes}
 
 
@@ -333,12 +335,12 @@ def quick(model_folder):
 def test_every_cell_runs_once_and_only_those_without_a_record_run_again(quick):
     first = quick.sweep("--lora_r", "2", "4", "4")
     assert first.returncode == 0, first.stderr
-    assert "2 cells, 0 finished, 2 to run" in first.stdout
+    assert "2 cells, 0 done, 2 to run" in first.stdout
     assert quick.ran() == ["2", "4"]
     second = quick.sweep("--lora_r", "2", "4")
     assert (second.returncode, "nothing to do" in second.stdout) == (0, True)
     third = quick.sweep("--lora_r", "8", "4")
-    assert "2 cells, 1 finished, 1 to run" in third.stdout
+    assert "2 cells, 1 done, 1 to run" in third.stdout
     assert quick.ran() == ["2", "4", "8"]
 
 
@@ -352,7 +354,11 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(status, quick):
     assert f"{status}: as asked" in done.stderr
     assert [quick.record(rank)["status"] for rank in (2, 4, 8)] == ["done", status, "done"]
     again = quick.sweep("--lora_r", "2", "4", "8")
-    assert (again.returncode, quick.ran()[3:]) == (0, ["4"])  # it is tried again
+    assert (again.returncode, quick.ran()[3:]) == (0, [])
+    assert f"{status}: --demo --lora_r 4: as asked (--retry_failed" in again.stdout
+    assert "3 cells, 2 done, 1 failed, 0 to run" in again.stdout
+    again = quick.sweep("--lora_r", "2", "4", "8", "--retry_failed")
+    assert (again.returncode, quick.ran()[3:]) == (0, ["4"])
     assert quick.record(4)["status"] == "done"
 
 

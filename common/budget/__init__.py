@@ -7,14 +7,34 @@ estimated.
 from dataclasses import dataclass
 
 from common import console
-from common.budget.job import of_model
+from common.budget.job import of_model, of_run
 from common.budget.memory import available_here, memory_of
 from common.budget.report import CARD, REFERENCE, main, measure_it, of_defaults, peak_of_defaults
 from common.budget.seconds import prices, seconds_here
+from common.runs import folders
+from common.runs.run import quiet_libraries
 
-__all__ = ["CARD", "REFERENCE", "before", "main", "measure_it", "of_defaults", "peak_of_defaults", "prices"]
+__all__ = [
+    "CARD",
+    "REFERENCE",
+    "before",
+    "main",
+    "measure_it",
+    "of_defaults",
+    "peak_of_defaults",
+    "prices",
+    "seconds_of_command",
+]
 
 MIN_WORK = 5e11  # parameters times tokens; a smaller training takes seconds, so an estimate is not worth its time
+
+
+def seconds_of_command(script, words):
+    """Seconds of the training that a command line starts, on this machine; None if they are not known."""
+    run = folders.experiment(script).resolve(words)
+    quiet_libraries(run.checkpoint)
+    job = of_run(run)
+    return job and seconds_here(job)
 
 
 @dataclass(frozen=True)

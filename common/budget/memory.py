@@ -12,9 +12,10 @@ from common.budget.job import with_layers
 
 CONTEXT = 0.8e9  # bytes of GPU memory that CUDA and its libraries take beside the tensors
 LIBRARIES = 1.05e9  # bytes of Python and the imported libraries, on a CPU
-# On a CPU the C library keeps freed blocks; blocks that fit no later request stay as holes (machine.hand_back).
-# Training the embedded models took 1.4 to 1.8 times the bytes that a step needs.
-HEAP_FRAGMENTATION = 1.55
+# On a CPU the C library keeps freed blocks, and those that fit no later request stay as holes. Up to a quarter of all
+# memory they stay with the process (machine.hand_back): training the embedded models took 2.1 to 4.1 times the bytes
+# that a step needs, the more the longer. Above that they are returned, and it took 1.4 to 1.8 times as much.
+HEAP, SCARCE_HEAP = 2.8, 1.55
 ADAM = 8  # bytes for each trained parameter: two moments in float32
 GRADIENT = 4  # bytes for each trained parameter, in float32
 
@@ -50,7 +51,9 @@ def memory_of(job, available):
         "libraries": 0 if job.gpu else LIBRARIES,
     }
     if not job.gpu:
-        parts["fragmentation"] = (HEAP_FRAGMENTATION - 1) * (parts["activations"] + gradients)
+        worked, rest = parts["activations"] + gradients, sum(parts.values())
+        kept = min((HEAP - 1) * worked, machine.total() / 4 - rest)
+        parts["fragmentation"] = max(kept, (SCARCE_HEAP - 1) * worked)
     parts = {name: round(max(0, value)) for name, value in parts.items()}
     return parts | {"peak": sum(parts.values())}
 

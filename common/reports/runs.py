@@ -175,10 +175,13 @@ def adapters(folder):
     """Results of run_lora.sh: a row for each rank and dropout, a column for each number of epochs."""
     by_cell = grid(folder)
     if not by_cell:
-        default_epochs = join.training_settings(folder.path, "summarization").epochs
-        trainings = len(GRID["lora_r"]) * len(GRID["dropout"]) * sum(GRID["epochs"]) / default_epochs
-        takes = costs(folder, "summarization", trainings)
-        return f"Not measured here yet. To measure: `bash {folder.name}/run_lora.sh`, 72 trainings{takes}.\n"
+        settings, epochs = join.training_settings(folder.path, "summarization"), GRID["epochs"]
+        # With a constant learning rate a training passes through the results of shorter ones.
+        is_nested = settings.lr_scheduler == "constant" and settings.keep == "last"
+        trainings = len(GRID["lora_r"]) * len(GRID["dropout"])
+        total = trainings * (max(epochs) if is_nested else sum(epochs))
+        takes = costs(folder, "summarization", total / settings.epochs)
+        return f"Not measured here yet. To measure: `bash {folder.name}/run_lora.sh`, {total} epochs{takes}.\n"
     epochs = sorted({key[2] for key in by_cell})
     head = ["rank, dropout", *(f"{epoch_count:g} epochs" for epoch_count in epochs)]
     body = []

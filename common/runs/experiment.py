@@ -5,6 +5,8 @@ that of the home folder's script; without such a script that of the script that 
 """
 
 import dataclasses
+import functools
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -65,20 +67,26 @@ class Experiment:
             sys.stdout.flush()
             words = ["-m", "common", "budget", self.file, *sys.argv[1:]]
             os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
-        this_run = self.resolve()
+        runs, code = self.resolve_all(), None
         if args.dry_run:
-            return say(this_run.plan())
-        if args.resume and this_run.finished():
-            return say(f"finished before, nothing to do\nrecord: {files.display(this_run.record_path)}")
-        checks.check_machine(this_run)
-        if this_run.data is None and not this_run.text:
-            this_run = self.resolve(fetch=True)
-        return run.perform(this_run, main, answer)
+            return say("\n".join(this_run.plan() for this_run in runs))
+        if args.resume and all(this_run.finished() for this_run in runs):
+            return say(f"finished before, nothing to do\nrecord: {files.display(runs[-1].record_path)}")
+        checks.check_machine(runs[-1])
+        if runs[-1].data is None and not runs[-1].text:
+            runs = self.resolve_all(fetch=True)
+        for this_run in runs:
+            if not (args.resume and this_run.finished()):
+                code = run.perform(this_run, main, answer)
+        return code
+
+    @functools.cached_property
+    def parser(self):
+        writes = self.first.format != "encoder"
+        return flags.parser(self.doc, self.kind, list(self.by_task), self.by_task, writes, self.prompted)
 
     def arguments(self, words=None):
-        writes = self.first.format != "encoder"
-        parser = flags.parser(self.doc, self.kind, list(self.by_task), self.by_task, writes, self.prompted)
-        return parser.parse_args(words)
+        return self.parser.parse_args(words)
 
     def kind_of(self, args):
         """The kind of the run: "training", "baseline" or "inference"."""
@@ -86,10 +94,30 @@ class Experiment:
             return "baseline"
         return {"loop": "training", "untrained": "baseline"}.get(self.kind, self.kind)
 
-    def resolve(self, words=None, fetch=False):
-        """The run.Run of a command line. Loads no model; reads the rows if they are on this machine or, with `fetch`,
-        from the hub. words: the command line (default: sys.argv). Raises InputError."""
+    def resolve_all(self, words=None, fetch=False):
+        """[run.Run] of a command line: with --score_after_epochs one for each number of epochs, which continues the one
+        before where that gives the same. Arguments are those of `resolve`. Raises InputError."""
         args = self.arguments(words)
+        ends = sorted(set(vars(args).get("score_after_epochs") or ()))
+        if not ends:
+            return [self.resolve(words, fetch)]
+        if args.epochs or args.output_dir:
+            raise InputError("--score_after_epochs makes a run for each number: leave --epochs and --output_dir out")
+        if self.kind_of(args) != "training":
+            raise InputError("--score_after_epochs is for trainings: leave it out")
+        runs = [self.resolve(words, fetch, epochs) for epochs in ends]
+        for shorter, longer in itertools.pairwise(runs if passes_through_shorter(runs[-1].settings) else ()):
+            shorter.execution = dataclasses.replace(shorter.execution, goes_on=True)
+            longer.execution = dataclasses.replace(longer.execution, goes_on_from=shorter.execution.folder)
+        return runs
+
+    def resolve(self, words=None, fetch=False, epochs=None):
+        """The run.Run of a command line. Loads no model; reads the rows if they are on this machine or, with `fetch`,
+        from the hub. words: the command line (default: sys.argv); epochs: in place of its --epochs. Raises
+        InputError."""
+        args = self.arguments(words)
+        if epochs:
+            args.epochs = epochs
         task, trained = args.task_type, None
         if self.kind == "inference":
             trained = trained_run(self, task, args.experiment_dir, sources_of(args))
@@ -167,6 +195,12 @@ class Experiment:
         return settings
 
 
+def passes_through_shorter(settings):
+    """Whether a training passes through the results of the same training with fewer epochs: not if the learning rate
+    depends on their number or the best epoch is kept."""
+    return settings.lr_scheduler == "constant" and settings.keep == "last" and settings.trainer == "SFTTrainer"
+
+
 def is_copy(name, variant):
     """Whether `name` is a local folder with the variant's name."""
     return Path(name).is_dir() and Path(name).resolve().name == Path(variant.checkpoint).name
@@ -182,7 +216,8 @@ def has_chat_template(folder):
 def with_flags(settings, args, facts, kind):
     """`settings` with the values of the flags. Raises InputError for flags that contradict each other or have no
     effect. facts: the home folder's model.py; kind: "training", "baseline" or "inference"."""
-    given = {n: v for n, v in vars(args).items() if n in Settings.names() and v is not None and v is not False}
+    names = Settings.names()
+    given = {n: v for n, v in vars(args).items() if n in names and v is not None and v is not False}
     if settings.lora_r is None and not given.get("lora_r") and kind == "training":
         for name in ("dropout", "lora_alpha", "full_tune"):
             if name in given:

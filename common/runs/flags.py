@@ -121,10 +121,13 @@ THINNING = {
 }  # fmt: skip
 TUNING = {
     "epochs": flag("passes over the training rows", metavar="N", type=epochs),
+    "score_after_epochs": flag("several numbers of epochs, with a record for each: one training passes through them "
+                               "all if its learning rate is constant",
+                               metavar="N", nargs="+", type=positive(int, 10_000)),
     "learning_rate": flag("peak learning rate of the optimizer", metavar="LR", type=positive(float)),
     "lr_scheduler": flag("schedule of the learning rate", choices=SCHEDULERS),
     "batch_size": flag("rows in each optimizer step", metavar="N", type=positive(int, 100_000)),
-}
+}  # fmt: skip
 ADAPTER = {
     "lora_r": flag("rank of the adapter", metavar="R", type=positive(int, 65_536)),
     "lora_alpha": flag("the adapter's output is scaled by alpha / rank", metavar="A", type=positive(int, 10**6)),

@@ -16,7 +16,17 @@ from common.runs import identity, records
 from common.settings import Execution
 
 STAGES = {"training": ("base", "tuned"), "baseline": ("base",), "inference": ("tuned",)}
-PLACES = ("data", "output_dir", "resume", "dry_run", "experiment_dir", "price_per_hour", "instance", "threads")
+PLACES = (
+    "score_after_epochs",
+    "data",
+    "output_dir",
+    "resume",
+    "dry_run",
+    "experiment_dir",
+    "price_per_hour",
+    "instance",
+    "threads",
+)
 
 
 class Run:
@@ -89,12 +99,24 @@ class Run:
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in rows)
 
-    def finished(self):
-        """Whether the record of this run exists and has the status "done". Raises InputError if it is damaged."""
+    def recorded(self):
+        """The record of this run, without a full check; None if there is none. One that is not whole is passed over
+        with a warning: the run will write it anew."""
         if not self.data or not os.path.isfile(self.record_path):  # also False for a name that is too long
-            return False
-        record = records.checked(self.record_path)
-        return record["status"] == "done" and record["id"] == self.identity.id
+            return None
+        try:
+            record = files.read_json(self.record_path)
+            is_whole = {"status", "id", "reason", "training", "inference"} <= set(record)
+        except (InputError, TypeError):
+            is_whole = False
+        if not is_whole:
+            return console.warn(f"{files.display(self.record_path)} is not a whole record: this run starts anew")
+        return record if record["id"] == self.identity.id else None
+
+    def finished(self):
+        """Whether the record of this run exists and has the status "done"."""
+        record = self.recorded()
+        return bool(record) and record["status"] == "done"
 
     def finish(self, rows, truncated, scores, report=None):
         """The last stage of every script: write the record, print its small table and its path.

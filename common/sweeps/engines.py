@@ -1,0 +1,216 @@
+"""Ways to run the cells of a sweep: in processes of this machine, as tasks of a Ray cluster, as jobs of Slurm.
+
+An engine is a function of (script, cells, options) that yields (cell, exit code) as cells end; options.announce(cell)
+is called when one starts. A cell is a process of its own with --resume, so that one that was killed goes on from its
+last checkpoint wherever it is started again.
+"""
+
+import concurrent.futures
+import ctypes
+import importlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from common import console, files
+from common.console import InputError, say
+
+STOPS = (console.BAD_INPUT, console.INTERRUPTED, console.TERMINATED)  # exit codes that end a sweep
+IN_FLIGHT = 1000  # tasks that a Ray cluster is given at once
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True)
+class Options:
+    announce: object  # function of a cell that starts
+    slots: int  # cells at once, on a machine
+    cores: int  # CPU cores of a cell
+    cards: int  # GPUs of this machine
+    address: str = "auto"  # of the Ray cluster
+    slurm: dict = field(default_factory=dict)  # submitit's parameters
+
+
+def start(script, words, environment=None, log=None):
+    """The process of a cell, which gets SIGTERM when this one is killed. log: file for its output (default: that of
+    this process)."""
+    return subprocess.Popen(
+        [sys.executable, str(script), *words, "--resume"],
+        env=os.environ | (environment or {}),
+        stdout=log,
+        stderr=log,
+        preexec_fn=LIBC and with_parent,  # noqa: PLW1509
+    )
+
+
+def with_parent():
+    LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def wait(child):
+    """The exit code of a cell. An interruption ends the cell first."""
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+
+
+# This machine
+
+
+def local(script, cells, options):
+    """Processes of this machine, `slots` at once. Several share its cores and take turns on its cards, and the output
+    of each goes to a file."""
+    free, children, stops = queue.SimpleQueue(), set(), []
+    for slot in range(options.slots):
+        free.put(slot)
+
+    def run(cell):
+        slot = free.get()
+        try:
+            if stops:
+                return None
+            options.announce(cell)
+            if options.slots == 1:
+                child = start(script, cell.words)
+            else:
+                environment = {"CUDA_VISIBLE_DEVICES": str(slot % options.cards)} if options.cards else {}
+                cell.log.parent.mkdir(parents=True, exist_ok=True)
+                with open(cell.log, "w", encoding="utf-8") as log:
+                    child = start(script, threaded(cell.words, options.cores), environment, log)
+            children.add(child)
+            code = child.wait()
+            if code in STOPS:  # other cells that run now end first
+                stops.append(code)
+            return code
+        finally:
+            free.put(slot)
+
+    with concurrent.futures.ThreadPoolExecutor(options.slots) as pool:
+        futures = {pool.submit(run, cell): cell for cell in cells}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                if future.result() is not None:
+                    yield futures[future], future.result()
+        finally:
+            stops.append(None)
+            for child in children:
+                if child.poll() is None:
+                    child.terminate()
+
+
+def threaded(words, cores):
+    return words if "--threads" in words else [*words, "--threads", str(cores)]
+
+
+# A Ray cluster
+
+
+class Ended(NamedTuple):
+    """What a cell on another machine sends back."""
+
+    code: int
+    record: str | None  # text of its record's file
+    output: str  # its last lines
+
+
+def on_ray(script, cells, options):
+    """Tasks of an existing Ray cluster whose nodes have this checkout at this path. A task whose node dies is started
+    again on another. Records come back and are written here if the nodes share no folder with this machine."""
+    ray = package("ray", "ray")
+    try:
+        ray.init(address=options.address, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise InputError(f"no Ray cluster ({console.one_line(error)[:120]}): ray start --head") from None
+    cards = int(ray.cluster_resources().get("GPU", 0) > 0)
+    task = ray.remote(num_cpus=options.cores, num_gpus=cards, max_retries=-1, scheduling_strategy="SPREAD")(elsewhere)
+    waiting, running = list(reversed(cells)), {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < IN_FLIGHT:
+                cell = waiting.pop()
+                words = threaded(cell.words, options.cores)
+                running[task.remote(str(script), words, str(cell.run.record_path))] = cell
+            for reference in ray.wait(list(running), timeout=None)[0]:
+                cell, ended = running.pop(reference), ray.get(reference)
+                yield cell, received(cell, ended)
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+        ray.shutdown()
+
+
+def elsewhere(script, words, record_path):
+    """Run a cell on the machine of this task; returns Ended."""
+    log = Path(record_path).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as stream:
+        code = wait(start(script, words, log=stream))
+    output = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    log.unlink()
+    record = Path(record_path)
+    return Ended(code, record.read_text(encoding="utf-8") if record.is_file() else None, output)
+
+
+def received(cell, ended):
+    """Write the record that came back, unless it is here already; returns the cell's exit code."""
+    if ended.record and not cell.run.record_path.is_file():
+        files.write_text(cell.run.record_path, ended.record)
+    if ended.code:
+        say("\n".join(ended.output.splitlines()[-5:]))
+    return ended.code
+
+
+# Slurm
+
+
+class Job:
+    """A cell as submitit runs it. Before a job is preempted or its time is up, submitit calls `checkpoint` and ends the
+    cell, which then goes on in a new job."""
+
+    def __init__(self, *words):
+        self.words = words  # of `elsewhere`
+
+    def __call__(self):
+        return elsewhere(*self.words)
+
+    def checkpoint(self):
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def on_slurm(script, cells, options):
+    """An array of Slurm jobs, `slots` at once, through submitit; without sbatch, submitit's own processes."""
+    submitit = package("submitit", "submitit")
+    executor = submitit.AutoExecutor(folder=script.parent / "experiments" / "jobs")
+    executor.update_parameters(name=script.stem, cpus_per_task=options.cores, **options.slurm)
+    is_slurm = executor.cluster == "slurm"
+    if is_slurm:
+        executor.update_parameters(slurm_array_parallelism=options.slots)
+    say(f"jobs: {executor.cluster}, files in {files.display(executor.folder)}")
+    width = len(cells) if is_slurm else options.slots
+    for first in range(0, len(cells), max(1, width)):
+        part = cells[first : first + width]
+        with executor.batch():
+            jobs = [
+                executor.submit(Job(str(script), threaded(cell.words, options.cores), str(cell.run.record_path)))
+                for cell in part
+            ]
+        by_id = dict(zip((job.job_id for job in jobs), part, strict=True))
+        for job in submitit.helpers.as_completed(jobs):
+            yield by_id[job.job_id], received(by_id[job.job_id], job.result())
+
+
+def package(module, requirement):
+    """The module. Raises InputError if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f"this engine takes a package: pip install {requirement}") from None
