@@ -1,5 +1,6 @@
 """Grids: what is planned and how, the shell scripts' cells, a small experiment run cell by cell."""
 
+import dataclasses
 import itertools
 import os
 import shlex
@@ -9,14 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, tool
 from test_folders import FOLDERS
 
-from common import sweeps
+from common import files, machine, sweeps
 from common.console import InputError
 from common.runs import folders, records
+from common.sweeps import engines, planning
 
 MISTRAL = ROOT / "mistral"
 ENCODERS = ("distilbert", "minilm")
@@ -49,9 +52,9 @@ def listed(capsys, monkeypatch):
         raise AssertionError("a process was started")
 
     def dry(*words):
-        monkeypatch.setattr(subprocess, "Popen", never)
-        sweeps.main([*map(str, words), "--dry_run"])
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", never)
+            sweeps.main([*map(str, words), "--dry_run"])
         return cells_of(capsys.readouterr().out)
 
     return dry
@@ -252,7 +255,8 @@ from common import console
 from common.runs import experiment
 from common.settings import Settings
 
-SETTINGS = Settings(lora_r=8, lora_alpha=16, dropout=0.1, epochs=1, learning_rate=1e-3, batch_size=4)
+SETTINGS = Settings(lora_r=8, lora_alpha=16, dropout=0.1, epochs=1, learning_rate=1e-3, batch_size=4,
+                    micro_batch_size=4, targets=model.ATTENTION_TARGETS)
 EXPERIMENT = experiment.Experiment(__file__, __doc__, "classification", "training", SETTINGS, model, prompts)
 METRIC = {"value": 50.0, "ci95": [40.0, 60.0], "n": 40}
 PACKAGES = dict.fromkeys(("torch", "transformers"))
@@ -270,6 +274,13 @@ def main():
     if how[0] == str(run.settings.lora_r):
         if how[1] == "wait":
             time.sleep(60)
+        if how[1] == "meet":  # the other cell that has to run at the same time
+            deadline = time.monotonic() + 30
+            while len(open(os.environ["RAN"]).read().split()) < 2:
+                if time.monotonic() > deadline:
+                    return 1
+                time.sleep(0.05)
+            how = ["", "OOM"]
         if how[1] not in ("OOM", "failed"):
             return int(how[1])
     run.environment = HERE | {"precision": "float32", "threads": 1}
@@ -360,6 +371,201 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(status, quick):
     again = quick.sweep("--lora_r", "2", "4", "8", "--retry_failed")
     assert (again.returncode, quick.ran()[3:]) == (0, ["4"])
     assert quick.record(4)["status"] == "done"
+
+
+def test_several_cells_run_at_once_and_share_the_cores(quick):
+    done = quick.sweep("--lora_r", "2", "4", "--slots", "2", ends="2:meet")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(quick.ran()) == ["2", "4"]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("done: ")) == [
+        f"done: --demo --lora_r {rank}" for rank in (2, 4)
+    ]
+    (log, *_) = (quick.folder / "experiments").glob("*.log")
+    assert log.with_suffix("").is_dir()
+
+
+def test_a_killed_sweep_leaves_no_cell_behind(quick):
+    child = quick.start("--lora_r", "2", ends="2:wait")
+    while not quick.ran():
+        assert child.poll() is None, child.communicate()
+        time.sleep(0.05)
+    cell = int(subprocess.run(["pgrep", "-P", str(child.pid)], capture_output=True, check=True).stdout)
+    child.kill()
+    child.communicate()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{cell}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("engine", [["ray", "--ray_address", "local"], ["slurm"]], ids=["ray", "slurm"])
+def test_engines_run_every_cell_once_and_say_which_failed(engine, quick):
+    """Ray on this machine; without sbatch submitit runs jobs in processes of its own."""
+    done = quick.sweep("--lora_r", "2", "4", "--slots", "2", "--engine", *engine, ends="4:failed")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert sorted(quick.ran()) == ["2", "4"]
+    assert [quick.record(rank)["status"] for rank in (2, 4)] == ["done", "failed"]
+    assert "as asked" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"failed: {quick.script} --demo --lora_r 4"
+    again = quick.sweep("--lora_r", "2", "4", "--engine", *engine)
+    assert (again.returncode, sorted(quick.ran())) == (0, ["2", "4"])
+
+
+def test_a_record_that_comes_back_is_written_where_there_is_none(quick):
+    """As from a node that shares no folder with this machine."""
+    experiment = folders.experiment(quick.script)
+    (cell,) = planning.plan(experiment, [["--demo", "--lora_r", "2"]])
+    assert engines.received(cell, engines.Ended(0, "text", "")) == 0
+    assert cell.run.record_path.read_text() == "text"
+    assert engines.received(cell, engines.Ended(0, "other", "")) == 0
+    assert cell.run.record_path.read_text() == "text"
+
+
+# Which cells, and how long
+
+
+@dataclasses.dataclass
+class Planned:
+    """In place of planning.Cell."""
+
+    work: float
+    state: str = "to run"
+    seconds: float | None = None
+    run: object = dataclasses.field(default_factory=lambda: SimpleNamespace(trains=True, data=True))
+
+
+def test_expected_time_is_by_finished_cells_else_by_the_budget():
+    never = lambda cell: pytest.fail("the budget was asked")  # noqa: E731
+    cells = [Planned(2, "done", 20), Planned(4, "done", 44), Planned(1, "done", 300), Planned(5), Planned(10)]
+    assert planning.expected(cells, never).seconds(cells[3:]) == 15 * 11
+    assert planning.expected(cells[3:], lambda cell: 50.0).seconds(cells[3:]) == 150
+    assert planning.expected(cells[3:], lambda cell: None).seconds(cells[3:]) is None
+    untrained = SimpleNamespace(trains=False, data=True)
+    assert planning.expected([Planned(1, run=untrained)], never).rate is None
+
+
+def test_a_limit_takes_the_first_cells_that_end_within_it():
+    cells = [Planned(work) for work in (1, 2, 3, 1)]
+    known = planning.Expected(10, "")
+    assert planning.within(cells, known, 30) == cells[:2]
+    assert planning.within(cells, known, 29) == cells[:1]
+    assert planning.within(cells, known, 1000) == cells
+    assert planning.within(cells, known, 9) == []
+    assert "about 35 s, 0.01 USD" in planning.outlook(cells, known, 2, 1.0)
+    assert "about 70 s (" in planning.outlook(cells, known, 1, None)
+
+
+def test_finished_cells_say_how_many_fit_into_the_hours(quick):
+    for rank in ("2", "4"):
+        assert quick.sweep("--lora_r", rank).returncode == 0
+        path = folders.experiment(quick.script).resolve(["--demo", "--lora_r", rank]).record_path
+        record = files.read_json(path)
+        record["inference"] = {**dict.fromkeys(("batch_size", "seconds_per_row")), "stages": {"base": 3600}}
+        files.write_json(path, record)
+    ranks = ("--lora_r", "2", "4", "8", "16", "--price_per_hour", "2")
+    assert "0 of them within" in quick.sweep(*ranks, "--max_hours", "0.9").stdout
+    done = quick.sweep(*ranks, "--max_cost", "2.5")
+    assert "4 cells, 2 done, 2 to run\n1 of them within the limit\nexpected: about 60 min, 2.00 USD" in done.stdout
+    assert quick.ran() == ["2", "4", "8"]
+    lacking = quick.sweep("--lora_r", "16", "--max_cost", "2")
+    assert (lacking.returncode, "--price_per_hour" in lacking.stderr) == (2, True)
+
+
+def test_seeds_are_an_axis_from_the_default_upwards(listed):
+    cells = listed(MISTRAL / "mistral_summarization.py", "--demo", "--lora_r", "2", "4", "--seeds", "3")
+    assert [(cell["--lora_r"], cell["--seed"]) for cell in cells] == [(r, s) for r in "24" for s in ("42", "43", "44")]
+    with pytest.raises(InputError, match="either --seed or --seeds"):
+        listed(MISTRAL / "mistral_summarization.py", "--demo", "--seed", "1", "--seeds", "3")
+
+
+def test_shards_part_the_cells_and_a_scheduler_names_them(listed, monkeypatch):
+    def ranks(shard):
+        return [c["--lora_r"] for c in listed(MISTRAL / "mistral_summarization.py", *words, "--shard", shard)]
+
+    words = ("--demo", "--lora_r", *RANKS, "32")
+    assert [ranks(f"{i}/3") for i in (1, 2, 3)] == [["2", "16"], ["4", "32"], ["8"]]
+    slurm = {"ID": "7", "MIN": "5", "MAX": "7"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    assert ranks("auto") == ["8"]
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    monkeypatch.setenv("SKYPILOT_NODE_RANK", "1")
+    monkeypatch.setenv("SKYPILOT_NUM_NODES", "3")
+    assert ranks("auto") == ["4", "32"]
+    monkeypatch.delenv("SKYPILOT_NODE_RANK")
+    for wrong in ("auto", "0/3", "4/3", "3", "x/y", "1/0"):
+        with pytest.raises(SystemExit):
+            ranks(wrong)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--slots", "0"], ["--engine", "cloud"], ["--seeds", "two"], ["--max_hours", "-1"], ["--slurm", "partition"]],
+)
+def test_a_wrong_flag_of_the_sweep_is_one_line(words):
+    done = tool(ROOT, "sweep", str(MISTRAL / "mistral_summarization.py"), "--demo", *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert words[0] in done.stderr
+
+
+def test_ten_thousand_cells_are_planned_in_seconds(listed):
+    listed(MISTRAL / "mistral_summarization.py", "--demo")  # reads the rows
+    rates = [f"{number}e-6" for number in range(1, 2501)]
+    before, began = machine.resident(), time.process_time()
+    assert (
+        len(listed(MISTRAL / "mistral_summarization.py", "--demo", "--lora_r", *RANKS, "--learning_rate", *rates))
+        == 10_000
+    )
+    assert time.process_time() - began < 10
+    assert machine.resident() - before < 300e6
+
+
+def test_values_of_numbers_of_epochs_are_one_cell(listed):
+    words = ("--demo", "--score_after_epochs", "2", "5", "--lora_r", "2", "4")
+    cells = listed(MISTRAL / "mistral_summarization.py", *words)
+    assert [(cell["--score_after_epochs"], cell["--lora_r"]) for cell in cells] == [("2 5", "2"), ("2 5", "4")]
+
+
+def test_a_torn_record_is_passed_over_and_written_anew(quick):
+    assert quick.sweep("--lora_r", "2").returncode == 0
+    path = folders.experiment(quick.script).resolve(["--demo", "--lora_r", "2"]).record_path
+    whole = path.read_text()
+    for torn in (whole[:100], "", "[]", "{}"):
+        path.write_text(torn)
+        done = quick.sweep("--lora_r", "2")
+        assert (done.returncode, done.stderr.count("is not a whole record")) == (0, 2), done.stderr
+        assert quick.record(2)["status"] == "done"
+
+
+# Records from elsewhere
+
+
+def test_shards_of_other_checkouts_are_merged(quick, tmp_path, monkeypatch, capsys):
+    for rank in ("2", "4"):
+        assert quick.sweep("--lora_r", rank, ends="4:failed").returncode == int(rank == "4")
+    checkout = quick.folder.parent
+    monkeypatch.setattr(files, "ROOT", tmp_path)
+    sweeps.main(["merge", str(checkout)])
+    assert "2 records copied, 0 were here" in capsys.readouterr().out
+    copies = sorted((tmp_path / "quick" / "experiments").glob("*/record.json"))
+    originals = sorted((quick.folder / "experiments").glob("*/record.json"))
+    assert [path.read_bytes() for path in copies] == [path.read_bytes() for path in originals]
+    # A done record replaces a failed one, never the other way round; torn and differing ones are named and left out.
+    quick.sweep("--lora_r", "2", "4", "--retry_failed")
+    better = {**files.read_json(originals[0]), "metrics": {"accuracy": {"value": 51.0, "ci95": [40.0, 60.0], "n": 40}}}
+    files.write_json(originals[0], better)
+    (quick.folder / "results").mkdir()
+    (quick.folder / "results" / "torn.json").write_text("{")
+    sweeps.main(["merge", str(quick.folder)])
+    said = capsys.readouterr()
+    assert "1 records copied, 1 were here" in said.out
+    assert {records.checked(path)["status"] for path in copies} == {"done"}
+    assert "torn.json" in said.err
+    assert ("has other scores" in said.err) == (records.checked(copies[0])["metrics"] != better["metrics"])
+    shutil.rmtree(quick.folder / "results")
+    for wrong in ([], [str(tmp_path / "nowhere")]):
+        with pytest.raises(InputError):
+            sweeps.main(["merge", *wrong])
 
 
 def test_a_cell_that_crashes_does_not_end_the_grid_either(quick):

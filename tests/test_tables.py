@@ -230,7 +230,7 @@ def test_runs_show_before_and_after_with_rows_and_reasons(pages):
 
 def test_the_grid_of_adapters_and_the_shares_of_the_rows_have_tables(pages):
     """D.6: run_lora.sh had no results table."""
-    assert "`bash mistral/run_lora.sh`, 72 trainings" in block(pages, "run-lora")
+    assert "`bash mistral/run_lora.sh`, 600 epochs" in block(pages, "run-lora")
     for rank, value in ((2, 30.0), (4, 35.0)):
         words = ("--lora_r", str(rank), "--epochs", "5", "--dropout", "0.2")
         add(pages, record(SUMMARIZATION, *words, metrics=scores(value)))

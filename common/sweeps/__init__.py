@@ -21,7 +21,7 @@ from common import budget, console, files, machine
 from common.console import InputError, duration, say
 from common.runs import flags, folders
 from common.sweeps import engines, merge
-from common.sweeps.plan import TO_RUN, expected, grid, outlook, parse, plan, seeds, shard, summary, within
+from common.sweeps.planning import TO_RUN, expected, grid, outlook, parse, plan, seeds, shard, summary, within
 
 ENGINES = {"local": engines.local, "ray": engines.on_ray, "slurm": engines.on_slurm}
 WORTH_AN_ESTIMATE = 4  # cells; the estimate takes seconds, and each script tells its own
@@ -204,6 +204,7 @@ class Report:
         """unseen: whether the cell's own output was not shown."""
         self.left -= cell.work
         if unseen:
-            say(f"{f'exit code {code}' if code else 'done'}: {cell.name}")
+            where = f" ({files.display(cell.log)})" if code and cell.log.is_file() else ""
+            say(f"{f'exit code {code}' if code else 'done'}: {cell.name}{where}")
         if code:
             self.failed.append(cell)

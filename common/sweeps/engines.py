@@ -188,7 +188,7 @@ class Job:
 
 def on_slurm(script, cells, options):
     """An array of Slurm jobs, `slots` at once, through submitit; without sbatch, submitit's own processes."""
-    submitit = package("submitit", "submitit")
+    submitit = package("submitit", "slurm")
     executor = submitit.AutoExecutor(folder=script.parent / "experiments" / "jobs")
     executor.update_parameters(name=script.stem, cpus_per_task=options.cores, **options.slurm)
     is_slurm = executor.cluster == "slurm"
@@ -204,7 +204,7 @@ def on_slurm(script, cells, options):
                 for cell in part
             ]
         by_id = dict(zip((job.job_id for job in jobs), part, strict=True))
-        for job in submitit.helpers.as_completed(jobs):
+        for job in submitit.helpers.as_completed(jobs, poll_frequency=10 if is_slurm else 1):
             yield by_id[job.job_id], received(by_id[job.job_id], job.result())
 
 
@@ -213,4 +213,4 @@ def package(module, requirement):
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise InputError(f"this engine takes a package: pip install {requirement}") from None
+        raise InputError(f"this engine takes a package: pip install -e '.[{requirement}]'") from None
