@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoints, precision, qlora, weights
+from common import checkpoints, precision, qlora
+from common.checkpoints import weights
 from common.console import InputError
 from common.encoding import Encoder, Template
 from common.generation import generate

@@ -15,8 +15,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.checkpoints.weights import EMBEDDED, cache, embedded_file, sha256, unpacked  # noqa: F401 - all of them part of this interface
 from common.console import InputError
-from common.weights import EMBEDDED, cache, embedded_file, sha256, unpacked  # noqa: F401 - all of them part of this interface
 
 HUB_SECONDS = 3  # a hub that has not answered by then is not used, only its cache
 WEIGHTS = (".safetensors", ".gguf")
