@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, tool
+from conftest import ROOT, copied, tool
 from test_folders import FOLDERS
 
 from common import files, machine, sweeps
@@ -415,10 +416,24 @@ def test_a_record_that_comes_back_is_written_where_there_is_none(quick):
     """As from a node that shares no folder with this machine."""
     experiment = folders.experiment(quick.script)
     (cell,) = planning.plan(experiment, [["--demo", "--lora_r", "2"]])
-    assert engines.received(cell, engines.Ended(0, "text", "")) == 0
-    assert cell.run.record_path.read_text() == "text"
-    assert engines.received(cell, engines.Ended(0, "other", "")) == 0
-    assert cell.run.record_path.read_text() == "text"
+    texts = {}
+    for status in ("failed", "done", "OOM"):
+        record = {"status": status, "id": cell.run.identity.id, **dict.fromkeys(("reason", "training", "inference"))}
+        texts[status] = json.dumps(record)
+        assert engines.received(cell, engines.Ended(0, [texts[status]], "")) == 0
+        expected = "failed" if status == "failed" else "done"  # a done record is not replaced
+        assert cell.run.record_path.read_text() == texts[expected]
+
+
+@pytest.mark.parametrize("engine", [["ray", "--ray_address", "local"], ["slurm"]], ids=["ray", "slurm"])
+def test_engines_run_true_scripts(engine, tmp_path):
+    """Their output's file must not lie in the run's own folder, which a run claims only if it is empty."""
+    home = copied(tmp_path, "common", "minilm")
+    words = ("--task_type", "summarization", "--baseline", "dummy", "--demo", "--engine", *engine)
+    done = tool(home, "sweep", "minilm/minilm_baseline_inference.py", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (home / "minilm" / "experiments").glob("*/record.json")
+    assert records.checked(path)["status"] == "done"
 
 
 # Which cells, and how long

@@ -4,7 +4,7 @@ from common import budget, metrics
 from common.console import InputError, duration
 from common.reports import cells, join
 from common.reports.cells import NOTHING
-from common.runs import identity
+from common.runs import experiment, identity
 
 SHOWN = {  # task -> metrics, the most important first
     "classification": ("accuracy", "macro_f1"),
@@ -176,8 +176,7 @@ def adapters(folder):
     by_cell = grid(folder)
     if not by_cell:
         settings, epochs = join.training_settings(folder.path, "summarization"), GRID["epochs"]
-        # With a constant learning rate a training passes through the results of shorter ones.
-        is_nested = settings.lr_scheduler == "constant" and settings.keep == "last"
+        is_nested = experiment.passes_through_shorter(settings)
         trainings = len(GRID["lora_r"]) * len(GRID["dropout"])
         total = trainings * (max(epochs) if is_nested else sum(epochs))
         takes = costs(folder, "summarization", total / settings.epochs)

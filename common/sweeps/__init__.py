@@ -127,14 +127,14 @@ def setting(text):
 def affordable(script, cells, chosen, args):
     """The chosen ones of the cells, up to the limits of the command line. Says how long they take, if that is worth the
     seconds of the estimate. Raises InputError for a limit if no time is known."""
-    price, slots = cells[0].run.args.price_per_hour, args.slots or 1
+    price = cells[0].run.args.price_per_hour
     if args.max_cost and not price:
         raise InputError("--max_cost takes the price of this machine: --price_per_hour")
     limits = [hours for hours in (args.max_hours, args.max_cost and args.max_cost / price) if hours]
     asked = limits or args.dry_run == "budget"
     if not chosen or not (asked or (len(chosen) >= WORTH_AN_ESTIMATE and not args.dry_run)):
         return chosen
-    known = expected(cells, functools.partial(by_budget, script))
+    known, slots = expected(cells, functools.partial(by_budget, script)), slots_of(args)
     if limits and not known.rate:
         raise InputError(f"how many cells fit is not known, {known.source}: leave --max_hours and --max_cost out")
     if limits:
@@ -156,14 +156,12 @@ def by_budget(script, cell):
 
 def run(script, cells, args):
     """Run the cells; returns the sweep's exit code."""
-    cards = cards_here() if args.engine == "local" else 0
-    slots = args.slots or max(1, cards)
-    report = Report(cells)
+    slots, report = slots_of(args), Report(cells)
     options = engines.Options(
         announce=report.announce,
         slots=slots,
         cores=max(1, machine.cores() // slots),
-        cards=cards,
+        cards=cards_here() if args.engine == "local" else 0,
         address=args.ray_address,
         slurm=dict(args.slurm),
     )
@@ -178,6 +176,12 @@ def run(script, cells, args):
     return console.UNEXPECTED if report.failed else None
 
 
+def slots_of(args):
+    """Cells at once."""
+    return args.slots or (max(1, cards_here()) if args.engine == "local" else 1)
+
+
+@functools.cache
 def cards_here():
     import torch
 

@@ -8,17 +8,18 @@ last checkpoint wherever it is started again.
 import concurrent.futures
 import ctypes
 import importlib
+import json
 import os
 import queue
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from common import console, files
 from common.console import InputError, say
+from common.sweeps import merge
 
 STOPS = (console.BAD_INPUT, console.INTERRUPTED, console.TERMINATED)  # exit codes that end a sweep
 IN_FLIGHT = 1000  # tasks that a Ray cluster is given at once
@@ -86,6 +87,7 @@ def local(script, cells, options):
                     child = start(script, threaded(cell.words, options.cores), environment, log)
             children.add(child)
             code = child.wait()
+            children.discard(child)
             if code in STOPS:  # other cells that run now end first
                 stops.append(code)
             return code
@@ -100,7 +102,7 @@ def local(script, cells, options):
                     yield futures[future], future.result()
         finally:
             stops.append(None)
-            for child in children:
+            for child in list(children):
                 if child.poll() is None:
                     child.terminate()
 
@@ -109,81 +111,74 @@ def threaded(words, cores):
     return words if "--threads" in words else [*words, "--threads", str(cores)]
 
 
-# A Ray cluster
+# Other machines, which have this checkout at this path
 
 
 class Ended(NamedTuple):
     """What a cell on another machine sends back."""
 
     code: int
-    record: str | None  # text of its record's file
+    records: list  # texts of its records' files; None for one that is not there
     output: str  # its last lines
 
 
+class Job:
+    """A cell for another machine: calling it there runs the cell and returns Ended."""
+
+    def __init__(self, script, cell, options):
+        self.script, self.words, self.log = script, threaded(cell.words, options.cores), cell.log
+        self.records = [run.record_path for run in cell.runs]
+
+    def __call__(self):
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "w", encoding="utf-8") as stream:
+            code = wait(start(self.script, self.words, log=stream))
+        output = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+        texts = [path.read_text(encoding="utf-8") if path.is_file() else None for path in self.records]
+        return Ended(code, texts, output)
+
+    def checkpoint(self):
+        """Called by submitit before the job is preempted or its time is up: the cell goes on in a new job."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def received(cell, ended):
+    """Write the records that came back, unless better ones are here already; returns the cell's exit code."""
+    for run, text in zip(cell.runs, ended.records, strict=True):
+        if text and merge.is_better(json.loads(text), run.recorded()):
+            files.write_text(run.record_path, text)
+    if ended.code:
+        say("\n".join(ended.output.splitlines()[-5:]))
+    return ended.code
+
+
 def on_ray(script, cells, options):
-    """Tasks of an existing Ray cluster whose nodes have this checkout at this path. A task whose node dies is started
-    again on another. Records come back and are written here if the nodes share no folder with this machine."""
+    """Tasks of an existing Ray cluster. A task whose node dies is started again on another. Records come back and are
+    written here if the nodes share no folder with this machine."""
     ray = package("ray", "ray")
     try:
         ray.init(address=options.address, log_to_driver=False, logging_level="ERROR")
     except ConnectionError as error:
         raise InputError(f"no Ray cluster ({console.one_line(error)[:120]}): ray start --head") from None
     cards = int(ray.cluster_resources().get("GPU", 0) > 0)
-    task = ray.remote(num_cpus=options.cores, num_gpus=cards, max_retries=-1, scheduling_strategy="SPREAD")(elsewhere)
+    task = ray.remote(num_cpus=options.cores, num_gpus=cards, max_retries=-1, scheduling_strategy="SPREAD")(
+        Job.__call__
+    )
     waiting, running = list(reversed(cells)), {}
     try:
         while waiting or running:
             while waiting and len(running) < IN_FLIGHT:
                 cell = waiting.pop()
-                words = threaded(cell.words, options.cores)
-                running[task.remote(str(script), words, str(cell.run.record_path))] = cell
-            for reference in ray.wait(list(running), timeout=None)[0]:
-                cell, ended = running.pop(reference), ray.get(reference)
-                yield cell, received(cell, ended)
+                running[task.remote(Job(script, cell, options))] = cell
+            for reference in ray.wait(list(running))[0]:
+                cell = running.pop(reference)
+                yield cell, received(cell, ray.get(reference))
     finally:
         for reference in running:
             ray.cancel(reference)
         ray.shutdown()
-
-
-def elsewhere(script, words, record_path):
-    """Run a cell on the machine of this task; returns Ended."""
-    log = Path(record_path).with_suffix(".log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as stream:
-        code = wait(start(script, words, log=stream))
-    output = log.read_text(encoding="utf-8", errors="replace")[-2000:]
-    log.unlink()
-    record = Path(record_path)
-    return Ended(code, record.read_text(encoding="utf-8") if record.is_file() else None, output)
-
-
-def received(cell, ended):
-    """Write the record that came back, unless it is here already; returns the cell's exit code."""
-    if ended.record and not cell.run.record_path.is_file():
-        files.write_text(cell.run.record_path, ended.record)
-    if ended.code:
-        say("\n".join(ended.output.splitlines()[-5:]))
-    return ended.code
-
-
-# Slurm
-
-
-class Job:
-    """A cell as submitit runs it. Before a job is preempted or its time is up, submitit calls `checkpoint` and ends the
-    cell, which then goes on in a new job."""
-
-    def __init__(self, *words):
-        self.words = words  # of `elsewhere`
-
-    def __call__(self):
-        return elsewhere(*self.words)
-
-    def checkpoint(self):
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
 
 
 def on_slurm(script, cells, options):
@@ -196,13 +191,10 @@ def on_slurm(script, cells, options):
         executor.update_parameters(slurm_array_parallelism=options.slots)
     say(f"jobs: {executor.cluster}, files in {files.display(executor.folder)}")
     width = len(cells) if is_slurm else options.slots
-    for first in range(0, len(cells), max(1, width)):
+    for first in range(0, len(cells), width):
         part = cells[first : first + width]
         with executor.batch():
-            jobs = [
-                executor.submit(Job(str(script), threaded(cell.words, options.cores), str(cell.run.record_path)))
-                for cell in part
-            ]
+            jobs = [executor.submit(Job(script, cell, options)) for cell in part]
         by_id = dict(zip((job.job_id for job in jobs), part, strict=True))
         for job in submitit.helpers.as_completed(jobs, poll_frequency=10 if is_slurm else 1):
             yield by_id[job.job_id], received(by_id[job.job_id], job.result())

@@ -24,7 +24,7 @@ def main(words):
                 continue
             target = files.ROOT / Path(record["script"]).parent / place(path)
             mine = records.checked(target) if target.is_file() else None
-            if mine is None or (mine["status"] != "done" and record["status"] == "done"):
+            if is_better(record, mine):
                 files.write_text(target, path.read_text(encoding="utf-8"))
                 copied += 1
                 continue
@@ -32,6 +32,11 @@ def main(words):
             if mine["status"] == record["status"] and mine["metrics"] != record["metrics"]:
                 warn(f"{path} has other scores than {files.display(target)}, which stays")
     return say(f"{copied} records copied, {same} were here")
+
+
+def is_better(record, mine):
+    """Whether a record from elsewhere takes the place of this checkout's own, which may be None."""
+    return mine is None or (mine["status"] != "done" and record["status"] == "done")
 
 
 def found(root):
