@@ -18,15 +18,18 @@ def asset(name):
 def benchmarks(_):
     """The figures of `python -m common bench`, a row for each comparison, and beneath them their conditions."""
     body, notes = [], []
-    for part in (asset("bench.json") or {}).values():
+    parts = (asset("bench.json") or {}).values()
+    for part in sorted(parts, key=lambda part: part["command"].split()[0]):
         if not part["lines"]:  # a part of `steps`
             continue
-        dtype = f" ({part['dtype']})" if " --dtype " in part["command"] else ""
+        how = [part["dtype"]] if " --dtype " in part["command"] else []
+        how += ["tuned model"] if " --experiment_dir " in part["command"] else []
+        how = f" ({', '.join(how)})" if how else ""
         for line in part["lines"]:
             low, high = line["ratios"]
             ratio = f"{line['ratio']:.3g}" + (f" ({low:.3g} to {high:.3g})" if low < high else "")
             sides = [amount(line[side], line["unit"]) for side in ("plain", "here")]
-            body.append([cells.markdown(PART.sub("", line["what"]) + dtype), *sides, ratio])
+            body.append([cells.markdown(PART.sub("", line["what"]) + how), *sides, ratio])
         notes.append(conditions(part))
     if not body:
         return "Not measured yet: `python -m common bench`.\n"
