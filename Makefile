@@ -2,7 +2,7 @@
 PYTHON ?= python3
 bin = .venv/bin
 
-.PHONY: demo test slow lint tables bench bench-gpu
+.PHONY: demo test slow faults lint tables bench bench-gpu
 
 demo: .venv/ready            ## base model, QLoRA, tuned model on sample dialogues, before/after table
 	$(bin)/python mistral/mistral_summarization.py --demo
@@ -12,6 +12,9 @@ test: .venv/ready            ## the fast suite, no network
 
 slow: .venv/ready            ## minutes each: kill and resume, the real model's learning
 	OMP_NUM_THREADS=$$(nproc) $(bin)/python -m pytest -q -m slow
+
+faults: .venv/ready          ## kills, full disks, damaged files: the same numbers afterwards; a quarter of an hour
+	OMP_WAIT_POLICY=PASSIVE $(bin)/python -m pytest -q -s -m faults tests/test_faults.py
 
 lint: .venv/ready
 	$(bin)/ruff check

@@ -7,14 +7,17 @@ import json
 import math
 import re
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
-from common import console, files, machine
+from common import console, files, machine, processes
 from common.console import Failed, InputError, say, warn
 
 SEAL = "complete.json"  # written into a checkpoint last: step, seconds so far, size and sha256 of every file
 STATE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # to resume from, with rng_state*.pth
+GRACE = 20  # seconds: machines that can be taken away give 30 or more
 POINTS = 200  # steps in a record's curves, at most
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 NO_SPACE_WORDS = ("No space left", "Read-only file system", "File too large", "quota exceeded", "inline_container")
@@ -32,7 +35,7 @@ def bookkeeper(description="", checkpoint=None, keep=None, limit=None):
 
     class Bookkeeper(transformers.TrainerCallback):
         began = bar = None
-        save_at_epoch_end = False
+        save_at_epoch_end = stopping = False
 
         def seconds(self):
             return earlier_seconds + time.monotonic() - self.began
@@ -51,6 +54,7 @@ def bookkeeper(description="", checkpoint=None, keep=None, limit=None):
         def on_step_end(self, args, state, control, **keywords):
             machine.hand_back(limit)
             self.bar.update(1)
+            control.should_save = control.should_save or self.stopping
             # A checkpoint at an epoch's end is saved after its evaluation: a resumed training would else lack that.
             ends_epoch = state.epoch % 1 == 0 or state.global_step >= state.max_steps
             self.save_at_epoch_end = control.should_save and ends_epoch
@@ -64,16 +68,46 @@ def bookkeeper(description="", checkpoint=None, keep=None, limit=None):
             check_finite(state.global_step, entries[-1]["eval_loss"])
             scores = {name: value for name, value in epoch_of(entries[-1]).items() if value is not None}
             say("\nvalidation: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-            if keep and is_best([epoch_of(entry) for entry in entries]):
+            if keep and not processes.rank() and is_best([epoch_of(entry) for entry in entries]):
                 keep()
 
         def on_save(self, args, state, control, **keywords):
             folder = Path(args.output_dir)
+            processes.wait()  # until each has written its part
+            if processes.rank():
+                return
             seal(folder / f"checkpoint-{state.global_step}", state.global_step, self.seconds())
             for old in written(folder)[:-2]:
                 shutil.rmtree(old)
+            if self.stopping:
+                raise console.Terminated
 
     return Bookkeeper()
+
+
+@contextlib.contextmanager
+def graceful(callback):
+    """Context of a training in which SIGTERM first lets the step end and saves a checkpoint, for GRACE seconds at most.
+    With several processes it ends at once: they would stop at different steps. callback: from `bookkeeper`."""
+
+    def end(signum, frame):
+        raise console.Terminated
+
+    def stop(signum, frame):
+        callback.stopping = True
+        for each in (signal.SIGTERM, signal.SIGALRM):
+            signal.signal(each, end)
+        signal.alarm(GRACE)
+
+    if processes.count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def evaluations(state):
@@ -183,6 +217,13 @@ def last_whole(folder, needed=STATE):
             return path
         warn(f"{files.display(path)} is not as it was written ({defect}): going back to the one before, if any")
     return None
+
+
+def resume_point(folder, needed=STATE):
+    """The checkpoint to resume from: `last_whole`. Those of later steps are removed: they are written again."""
+    checkpoint = last_whole(folder, needed)
+    remove_checkpoints(folder, after=step_of(checkpoint) if checkpoint else -1)
+    return checkpoint
 
 
 def lacking(checkpoint, needed):

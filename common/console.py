@@ -6,6 +6,8 @@ import shlex
 import signal
 import sys
 
+from common import processes
+
 DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit codes of every script
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -28,16 +30,18 @@ class Terminated(KeyboardInterrupt):
 
 def say(text=""):
     """Print to stdout and flush, so that a log file follows the run. When the reader of a pipe has gone (`… | head`),
-    the run goes on and later lines are dropped."""
+    the run goes on and later lines are dropped. Of several processes for one training the first one prints."""
     try:
-        print(text, flush=True)
+        if not processes.rank():
+            print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text):
     """Print one warning to stderr."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    if not processes.rank():
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def one_line(text):
@@ -96,6 +100,7 @@ def progress(total, label, unit="row", done=0):
         total=total,
         desc=label,
         unit=unit,
+        disable=processes.rank() > 0,
         initial=done,
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 30,

@@ -9,7 +9,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from common import checkpoints, console, machine
+from common import checkpoints, console, machine, processes
 from common.console import InputError
 
 UNPACK_SHARE = 0.25  # of the free memory may go to dequantised weights; activations need the rest
@@ -77,6 +77,8 @@ def quantised(auto, checkpoint, precision, skip=None, **keywords):
                 bnb_4bit_quant_type="nf4",  # the library's default is fp4
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=getattr(torch, precision),
+                # Sharding takes weights of one dtype.
+                bnb_4bit_quant_storage=getattr(torch, precision) if processes.sharded() else torch.uint8,
                 llm_int8_skip_modules=skip,
             ),
             **keywords,
@@ -262,7 +264,7 @@ def unpacked(model):
     packed = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, bitsandbytes.nn.Linear4bit)]
     value_bytes = torch.finfo(packed[0][1].compute_dtype).bits // 8
     plain_bytes = value_bytes * sum(layer.in_features * layer.out_features for _, layer in packed)
-    model.unpacked = plain_bytes <= UNPACK_SHARE * machine.free()
+    model.unpacked = plain_bytes <= UNPACK_SHARE * machine.free() and not processes.sharded()
     if not model.unpacked:
         return model
     for name, layer in packed:

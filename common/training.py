@@ -7,9 +7,19 @@ reformats nothing.
 import contextlib
 import functools
 import pickle
-import random
 
-from common import architecture, bookkeeping, encoding, files, machine, precision, qlora
+from common import (
+    architecture,
+    batches,
+    bookkeeping,
+    console,
+    encoding,
+    files,
+    machine,
+    precision,
+    processes,
+    qlora,
+)
 from common.console import Failed, InputError, say, warn
 
 SAVES = 10  # checkpoints of a run: a kill costs a tenth of it at most
@@ -34,26 +44,27 @@ def tune(model, encoder, data, settings, execution, expect=None):
         seed(settings)
         tuned = qlora.new_adapter(model, settings)
 
-        def save():
-            tuned.save_pretrained(adapter, safe_serialization=True)
+        def save(state=None):
+            tuned.save_pretrained(adapter, state_dict=state, safe_serialization=True)
             encoder.tokenizer.save_pretrained(adapter)
 
-        best = settings.keep == "best" and validation
+        best, sharded = settings.keep == "best" and validation, processes.sharded()
         build = functools.partial(answers_only, encoder.tokenizer)
         with bookkeeping.guarded(adapter / qlora.WEIGHTS, execution):
-            report = fit(tuned, rows, validation, build, settings, execution, expect, save if best else None)
-            if not best:
-                save()
+            report = fit(tuned, rows, validation, build, settings, execution, expect, save, best)
             finish(execution, data.labels, report)
+        if sharded:
+            say(f"the adapter is trained; one process scores it: {console.command_line()} --resume")
+            raise SystemExit(console.DONE)
         model = as_loaded(tuned)
     return qlora.with_adapter(model, adapter), report
 
 
-def seed(settings):
-    """Seed every random generator with settings.seed."""
+def seed(settings, rank=0):
+    """Seed every random generator with settings.seed, plus the number of this process among several."""
     import transformers
 
-    transformers.set_seed(settings.seed)
+    transformers.set_seed(settings.seed + rank)
 
 
 def finished(execution):
@@ -64,6 +75,7 @@ def finished(execution):
             report = files.read_json(path)
             if report["training"]["steps"] and report.keys() == {"training", "estimate"}:
                 say("training: finished before; going on to the test")
+                processes.part()
                 return report
         warn(f"{files.display(path)} is not as written: the training is repeated")
     path.unlink(missing_ok=True)
@@ -86,14 +98,16 @@ def trained_labels(folder):
     return labels
 
 
-def fit(model, rows, validation, build, settings, execution, expect=None, keep=None):
+def fit(model, rows, validation, build, settings, execution, expect=None, save=None, best=False):
     """Train the parameters that require gradients on `rows` of token ids ({"input_ids", "labels"}). A resumed run goes
     on from its last valid checkpoint.
 
-    validation: rows whose loss (and accuracy, if a row has a class) is measured after every epoch. keep() is called
-    after every epoch that is better than all before it. build(model, datasets, arguments, sampler, callback) makes the
-    trainer. expect(model, rows, validation, settings, execution) estimates the training: an object with
-    .peak_memory_bytes, .seconds and .limit (bytes that the process may hold between steps), or None.
+    validation: rows whose loss (and accuracy, if a row has a class) is measured after every epoch. save() is called at
+    the end or, with `best`, after every epoch that is better than all before it; save(state) with the collected weights
+    if each process holds a part of them. Of several processes the first one saves and returns. build(model,
+    datasets, arguments, sampler, callback) makes the trainer. expect(model, rows, validation, settings, execution)
+    estimates the training by one process: an object with .peak_memory_bytes, .seconds and .limit (bytes that the
+    process may hold between steps), or None.
 
     Returns {"training": {seconds, tokens, tokens_per_second, steps, loss (mean over the last epoch), losses,
     peak_memory_bytes, trainable_parameters, micro_batch_size (smaller than the setting if memory ran out; a step then
@@ -101,39 +115,40 @@ def fit(model, rows, validation, build, settings, execution, expect=None, keep=N
     {peak_memory_bytes, seconds} or None}.
     Raises Failed if the loss is not finite or memory does not hold one row, InputError if the disk is full.
     """
-    import datasets
-    import torch
-
-    folder = bookkeeping.checkpoint_folder(execution)
-    expected = expect(model, rows, validation, settings, execution) if expect else None
-    sampler = by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
-    data = [datasets.Dataset.from_list(list(part)) if part else None for part in (rows, validation)]
+    workers = processes.count()
+    with processes.first_goes_first():
+        folder = bookkeeping.checkpoint_folder(execution)
+    expected = expect(model, rows, validation, settings, execution) if expect and workers == 1 else None
+    micro_batch = batches.largest_divisor(settings.batch_size // workers, settings.micro_batch_size)
+    sampler, data = ordered(rows, validation, settings, micro_batch)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     n_trainable = sum(parameter.numel() for parameter in trainable)
     initial_values = [parameter.detach().to("cpu", copy=True) for parameter in trainable]
-    micro_batch = largest_divisor(settings.batch_size, settings.micro_batch_size)
     description = f"{len(rows)} rows, {n_trainable / 1e6:.1f} M of {model.num_parameters() / 1e6:.0f} M parameters"
     while True:
-        checkpoint = bookkeeping.last_whole(folder)
-        last_step = bookkeeping.step_of(checkpoint) if checkpoint else -1
-        bookkeeping.remove_checkpoints(folder, after=last_step)  # of later steps: they are written again
-        callback = bookkeeping.bookkeeper(description, checkpoint, keep, expected.limit if expected else None)
+        with processes.first_goes_first():
+            checkpoint = bookkeeping.resume_point(folder)
+        limit = expected.limit if expected else None
+        callback = bookkeeping.bookkeeper(description, checkpoint, save if best else None, limit)
         config = arguments(settings, execution, model, len(rows), folder, micro_batch)
         if validation:
             eval_size = min(execution.inference_batch_size, 2 * micro_batch)  # twice as many: no gradients are kept
             config |= {"eval_strategy": "epoch", "per_device_eval_batch_size": eval_size}
         trainer = ready(build(model, data, config, sampler, callback))
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if workers > 1:
+            seed(settings, processes.rank())  # each process draws its own dropout
+        if gpu := machine.cuda():
+            gpu.reset_peak_memory_stats()
         try:
             with bookkeeping.disk_errors(execution.folder):
                 if to_the_end(trainer, checkpoint, callback):
                     break
         except pickle.UnpicklingError:  # torch refuses to unpickle code
             raise InputError(f"{checkpoint} holds more than numbers: remove it, then add --resume") from None
-        if micro_batch == 1:
-            raise Failed("OOM", "out of memory with a single row at once: lower --max_document_tokens")
-        fewer = largest_divisor(settings.batch_size, micro_batch // 2)
+        if micro_batch == 1 or workers > 1:
+            at_once = "a single row" if micro_batch == 1 else f"{micro_batch} rows"
+            raise Failed("OOM", f"out of memory with {at_once} at once: lower --max_document_tokens")
+        fewer = batches.largest_divisor(settings.batch_size, micro_batch // 2)
         warn(f"out of memory with {micro_batch} rows at once: going on with {fewer}, as many a step as before")
         micro_batch = fewer
         machine.give_back()
@@ -143,12 +158,33 @@ def fit(model, rows, validation, build, settings, execution, expect=None, keep=N
     if not all(parameter.isfinite().all() for parameter in trainable):
         raise Failed("failed", "the weights are not finite after the last step: lower --learning_rate")
     estimate = expected and {"peak_memory_bytes": expected.peak_memory_bytes, "seconds": expected.seconds}
-    state, seconds, tokens = trainer.state, callback.seconds(), trainer.state.num_input_tokens_seen
+    measured = measurements(trainer.state, callback.seconds(), settings.epochs)
+    unpacked = getattr(architecture.unwrapped(model), "unpacked", None)
+    measured |= {"trainable_parameters": n_trainable, "micro_batch_size": micro_batch, "unpacked": unpacked}
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if processes.sharded() else None
+    processes.part()
+    if save and not best:
+        save(state)
+    return {"training": measured, "estimate": estimate}
+
+
+def ordered(rows, validation, settings, micro_batch):
+    """(sampler of the training rows, datasets of training and validation rows, the latter may be None). Several
+    processes each get micro_batch rows in turn, and a row with nothing to learn fills the last step up."""
+    import datasets
+
+    several = processes.count() > 1
+    fill = micro_batch * processes.count() if several else 1
+    sampler = batches.by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed, fill)
+    parts = [[*rows, batches.nothing_to_learn(rows[0])] if several else list(rows), validation]
+    return sampler, [datasets.Dataset.from_list(list(part)) if part else None for part in parts]
+
+
+def measurements(state, seconds, epochs):
+    """What a training measured, for the record. state: of the trainer at its end."""
+    tokens = state.num_input_tokens_seen
     block = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "steps": state.global_step}
-    block |= bookkeeping.losses_of(state, settings.epochs)
-    block |= {"peak_memory_bytes": machine.peak(), "trainable_parameters": n_trainable, "micro_batch_size": micro_batch}
-    block["unpacked"] = getattr(architecture.unwrapped(model), "unpacked", None)
-    return {"training": block, "estimate": estimate}
+    return block | bookkeeping.losses_of(state, epochs) | {"peak_memory_bytes": machine.peak()}
 
 
 def ready(trainer):
@@ -163,11 +199,6 @@ def ready(trainer):
     return trainer
 
 
-def largest_divisor(batch_size, most):
-    """The largest micro-batch size of at most `most` rows that divides batch_size."""
-    return max(n for n in range(1, max(1, most) + 1) if batch_size % n == 0)
-
-
 def to_the_end(trainer, checkpoint, callback):
     """Train to the end, from a checkpoint or None. Returns False if memory ran out; the attempt is then cleaned up."""
     from peft.helpers import disable_input_dtype_casting
@@ -175,7 +206,11 @@ def to_the_end(trainer, checkpoint, callback):
     # peft casts an adapter's input to the weights' float32, which autocast undoes: two copies for nothing.
     mixed, start = trainer.args.bf16 or trainer.args.fp16, str(checkpoint) if checkpoint else None
     try:
-        with disable_input_dtype_casting(trainer.model, mixed), fused_layers(trainer.model, trainer.args.torch_compile):
+        with (
+            bookkeeping.graceful(callback),
+            disable_input_dtype_casting(trainer.model, mixed),
+            fused_layers(trainer.model, trainer.args.torch_compile),
+        ):
             result = machine.attempt(trainer.train, resume_from_checkpoint=start)
     finally:
         if callback.bar:
@@ -217,7 +252,7 @@ def arguments(settings, execution, model, rows, folder, micro_batch):
         "output_dir": str(folder),
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": settings.batch_size // micro_batch,
+        "gradient_accumulation_steps": settings.batch_size // (micro_batch * processes.count()),
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.lr_scheduler,
         "warmup_steps": max(1, round(settings.warmup_ratio * steps)) if settings.warmup_ratio else 0,
@@ -229,6 +264,7 @@ def arguments(settings, execution, model, rows, folder, micro_batch):
         "bf16": execution.precision in ("bfloat16", precision.MIXED),
         "fp16": gpu and execution.precision == "float16",
         "use_cpu": not gpu,
+        "ddp_find_unused_parameters": False,  # all have a part in every loss
         "gradient_checkpointing": recompute(model.num_parameters(), gpu),
         "use_liger_kernel": execution.use_liger_kernel,
         "torch_compile": execution.torch_compile,
@@ -293,35 +329,3 @@ def logits_at(model, positions):
 def recompute(parameters, gpu):
     """Whether to recompute activations (gradient checkpointing): large models on a GPU, any on a small machine."""
     return parameters > RECOMPUTE_ABOVE if gpu else machine.total() < SMALL_MACHINE
-
-
-def by_length(lengths, batch_size, seed):
-    """A sampler whose batches have rows of similar length: half of a random batch can be padding.
-
-    Every epoch the rows are shuffled, sorted within groups of 16 batches, and the batches shuffled. The order depends
-    on seed and epoch alone, unlike that of transformers' sampler, so that a resumed run goes on in it.
-    """
-    import torch
-
-    class ByLength(torch.utils.data.Sampler):
-        epoch = 0
-
-        def set_epoch(self, epoch):
-            self.epoch = epoch
-
-        def __len__(self):
-            return len(lengths)
-
-        def __iter__(self):
-            generator = random.Random(f"{seed} {self.epoch}")
-            order = generator.sample(range(len(lengths)), len(lengths))
-            group = 16 * batch_size
-            batches = []
-            for start in range(0, len(order), group):
-                similar = sorted(order[start : start + group], key=lengths.__getitem__)
-                batches += [similar[i : i + batch_size] for i in range(0, len(similar), batch_size)]
-            last = batches.pop() if len(batches[-1]) < batch_size else []  # a short batch has to come last
-            generator.shuffle(batches)
-            return iter([row for batch in [*batches, last] for row in batch])
-
-    return ByLength()

@@ -15,7 +15,7 @@ import time
 import model
 import prompts
 
-from common import bookkeeping, budget, console, data, encoders, machine, training
+from common import batches, bookkeeping, budget, console, data, encoders, machine, training
 from common.runs import experiment
 from common.settings import Settings
 
@@ -67,14 +67,14 @@ def loop(network, reader, rows, validation, settings, execution, expected):
     import torch
     import transformers
 
-    micro_batch = training.largest_divisor(settings.batch_size, settings.micro_batch_size)  # rows of a forward pass
+    micro_batch = batches.largest_divisor(settings.batch_size, settings.micro_batch_size)  # rows of a forward pass
     per_epoch = math.ceil(len(rows) / settings.batch_size)
     steps = math.ceil(per_epoch * settings.epochs)
     rate, decay = settings.learning_rate, settings.weight_decay
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)
     warmup = max(1, round(settings.warmup_ratio * per_epoch * settings.epochs)) if settings.warmup_ratio else 0
     schedule = transformers.get_scheduler(settings.lr_scheduler, optimizer, warmup, steps)
-    sampler = training.by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
+    sampler = batches.by_length([len(row["input_ids"]) for row in rows], settings.batch_size, settings.seed)
     progress = encoders.Progress(network, optimizer, schedule, execution)
     history, epochs, tokens, seconds = progress.restore_or_reset()  # at the end of an epoch
     began = time.monotonic() - seconds

@@ -202,10 +202,11 @@ def saved_bytes(model, step):
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def test_a_steps_saved_tensors_are_as_many_bytes_as_a_real_steps(case):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_steps_saved_tensors_are_as_many_bytes_as_a_real_steps(case, precision):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    job = jobs.of_run(case, ROWS)
+    job = replace(jobs.of_run(case, ROWS), precision=precision)
     sizes = []
     for fake in (False, True):
         model, _ = memory.skeleton(job, job.layers)
@@ -215,7 +216,7 @@ def test_a_steps_saved_tensors_are_as_many_bytes_as_a_real_steps(case):
                 sizes.append(saved_bytes(model, lambda model=model: memory.step(job, model, job.largest)))
     assert sizes[0] > 1e5
     # In float32 the fake output of attention has another layout, so that it is copied once more.
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.035)
+    assert 0.965 * sizes[0] < sizes[1] < (1.035 if precision == "bfloat16" else 1.1) * sizes[0]
     assert memory.counted(job, job.layers, job.largest).step > 0.9 * sizes[0]
 
 

@@ -415,6 +415,41 @@ def test_an_interrupted_run_says_how_to_go_on_and_keeps_its_folder(tmp_path, tin
     assert start(script, *words, "--resume", main=score_nothing).code == 0
 
 
+def test_two_processes_do_not_work_in_one_folder(tmp_path, tiny_folder):
+    """The second one would remove the checkpoints of the first. With --resume, as a sweep starts it, it waits."""
+    script, folder = ROOT / "mistral" / "mistral_summarization.py", tmp_path / "run"
+    words = (*QUICK, "--pretrained_ckpt", tiny_folder, "--demo", "--output_dir", folder)
+    waiting = []
+
+    def main(run):
+        before = contents(folder)
+        refused(start(script, *words, main=never), "another process works in")
+        assert contents(folder) == before
+        command = [sys.executable, str(script), *map(str, words), "--resume"]
+        waiting.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        for line in waiting[0].stdout:
+            if line.startswith("waiting for the other process"):
+                break
+        return score_nothing(run)
+
+    assert start(script, *words, main=main).code == 0
+    out, err = waiting[0].communicate(timeout=100)
+    assert (waiting[0].returncode, err) == (0, "")
+    assert out.startswith("finished meanwhile")
+    assert start(script, *words, main=score_nothing).code == 0
+
+
+def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path, tiny_folder):
+    script, folder = ROOT / "mistral" / "mistral_summarization.py", tmp_path / "run"
+    words = (*QUICK, "--pretrained_ckpt", tiny_folder, "--demo", "--output_dir", folder)
+    assert start(script, *words, main=score_nothing).code == 0
+    ours, theirs = (".record.json.123", ".labels.json.7"), (".notes.1", ".bashrc", "x.json.1", ".a.json.b")
+    for name in (*ours, *theirs):
+        (folder / name).write_text("half")
+    assert start(script, *words, main=score_nothing).code == 0
+    assert {path.name for path in folder.iterdir()} & {*ours, *theirs} == {*theirs}
+
+
 def test_a_defect_keeps_its_traceback(tmp_path, tiny_folder):
     words = (*QUICK, "--pretrained_ckpt", tiny_folder, "--demo", "--output_dir", tmp_path / "run")
     with pytest.raises(ZeroDivisionError):

@@ -1,9 +1,11 @@
 """Grids: what is planned and how, the shell scripts' cells, a small experiment run cell by cell."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -246,6 +248,7 @@ def test_a_shell_script_runs_with_python_itself(script, cwd):
 SCRIPT = '''"""A training that takes no time."""
 
 import os
+import re
 import sys
 import time
 
@@ -533,6 +536,22 @@ def test_ten_thousand_cells_are_planned_in_seconds(listed):
     )
     assert time.process_time() - began < 10
     assert machine.resident() - before < 300e6
+
+
+@pytest.mark.slow
+def test_a_sweep_of_five_hundred_cells_does_not_grow(quick):
+    child = quick.start("--lora_r", "2", "--learning_rate", *(f"{number}e-6" for number in range(1, 501)))
+    resident = {}
+    while child.poll() is None:
+        with contextlib.suppress(OSError, AttributeError):  # it has just ended
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            resident[len(quick.ran())] = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+        time.sleep(0.5)
+    assert (child.returncode, len(quick.ran())) == (0, 500)
+    early = max(size for done, size in resident.items() if 20 <= done <= 120)
+    late = max(size for done, size in resident.items() if done >= 400)
+    print(f"resident: {early:.0f} MB by cell 120, {late:.0f} MB from cell 400 on")
+    assert late < early + 20
 
 
 def test_values_of_numbers_of_epochs_are_one_cell(listed):

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from common import architecture, checkpoints, encoders, encoding, precision, qlora, training
+from common import architecture, batches, checkpoints, encoders, encoding, precision, qlora
 from common.settings import Settings
 
 CHARACTERS = 4  # characters a token, assumed if there is no tokenizer
@@ -51,7 +51,7 @@ class Job:
     @property
     def micro_batch(self):
         """Rows of a forward pass."""
-        return training.largest_divisor(self.settings.batch_size, self.settings.micro_batch_size)
+        return batches.largest_divisor(self.settings.batch_size, self.settings.micro_batch_size)
 
     @property
     def steps(self):
@@ -189,9 +189,9 @@ def precision_of(run, gpu):
 
 def batches_of(rows, settings):
     """[(rows, padded length, tokens of all answers)] of an epoch's micro-batches, as the trainer draws them."""
-    size = training.largest_divisor(settings.batch_size, settings.micro_batch_size)
+    size = batches.largest_divisor(settings.batch_size, settings.micro_batch_size)
     lengths = [len(row["input_ids"]) for row in rows]
-    order = list(training.by_length(lengths, settings.batch_size, settings.seed))
+    order = list(batches.by_length(lengths, settings.batch_size, settings.seed))
     shapes = []
     for start in range(0, len(order), size):
         batch_rows = order[start : start + size]

@@ -5,7 +5,7 @@ tokens. One [CLS] token per utterance, as in BertSum (arXiv 1908.08345), needs f
 vectors of all utterances became alike.
 """
 
-from common import batched_forward, bookkeeping, checkpoints, machine, qlora, training
+from common import batched_forward, bookkeeping, checkpoints, machine, processes, qlora, training
 from common.console import Failed, InputError, say
 
 
@@ -108,14 +108,12 @@ def tune(model, reader, data, settings, execution, expect=None):
     report = training.finished(execution)
     if report is None:
         trained = with_new_adapter(model, settings) if settings.lora_r else model
-        keep = lambda: save(trained, settings, execution.folder)  # noqa: E731
+        keep = lambda _=None: save(trained, settings, execution.folder)  # noqa: E731
         best = keeps_best(settings, validation)
         build = trainer_of(reader.tokenizer)
         training.seed(settings)
         with guarded(settings, execution):
-            report = training.fit(trained, rows, validation, build, settings, execution, expect, keep if best else None)
-            if not best:
-                keep()
+            report = training.fit(trained, rows, validation, build, settings, execution, expect, keep, best)
             training.finish(execution, data.labels, report)
         model = training.as_loaded(trained) if settings.lora_r else model
     return saved(model, data.labels, settings, execution.folder), report
@@ -160,6 +158,7 @@ def saved(model, labels, settings, folder):
 
 def trainer_of(tokenizer):
     """build of training.fit: makes transformers' Trainer for token ids with a class per row, or a class per token."""
+    import torch
     import transformers
 
     def build(model, datasets, config, sampler, callback):
@@ -174,7 +173,13 @@ def trainer_of(tokenizer):
         def accuracy(outputs):
             return {"accuracy": float((outputs.predictions.argmax(-1) == outputs.label_ids).mean())}
 
+        def shared_loss(outputs, labels, num_items_in_batch):
+            """The mean over the rows, or the tokens, of all processes: their shares of a last batch differ."""
+            logits = outputs.logits.flatten(0, -2)
+            return torch.nn.functional.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
+
         return Trainer(
+            compute_loss_func=shared_loss if processes.count() > 1 else None,
             model=model,
             args=transformers.TrainingArguments(**config),
             train_dataset=train,

@@ -88,8 +88,7 @@ class Progress:
         of a new training if there is none. Checkpoints of later steps are removed: they are written again."""
         import safetensors.torch
 
-        checkpoint = bookkeeping.last_whole(self.folder, (STATE, PROGRESS))
-        bookkeeping.remove_checkpoints(self.folder, after=bookkeeping.step_of(checkpoint) if checkpoint else -1)
+        checkpoint = bookkeeping.resume_point(self.folder, (STATE, PROGRESS))
         if checkpoint is None:
             return [], [], 0, 0.0
         progress = files.read_json(checkpoint / PROGRESS)

@@ -199,6 +199,18 @@ def figure_of_budget(all_folders, words):
     return takes(words)
 
 
+def figure_of_grid(all_folders, words):
+    """grid CELLS CARDS CHECKPOINT: time, cost and adapters of so many trainings on SAMSum, on so many cards."""
+    count, cards, checkpoint = words.split()
+    estimate = budget.of_defaults(checkpoint)
+    hours, cost = (int(count) * estimate[name] for name in ("seconds", "usd"))
+    hours /= 3600
+    return (
+        f"{hours:,.0f} card hours and {cost:,.0f} USD ({budget.REFERENCE}), {hours / int(cards) / 24:.1f} days on "
+        f"{cards} cards, and leave {int(count) * estimate['memory']['adapter'] / 1e12:.1f} TB of adapters"
+    )
+
+
 FIGURES = {
     name.removeprefix("figure_of_"): make for name, make in list(globals().items()) if name.startswith("figure_of_")
 }

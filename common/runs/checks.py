@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from common import checkpoints, console, data, machine
+from common import checkpoints, console, data, machine, processes
 from common.console import InputError
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes of a weight with its scales (double quantisation)
@@ -19,6 +19,7 @@ PACKAGES |= {"use_liger_kernel": ("liger_kernel", "liger-kernel")}
 def check_machine(run):
     """Raises InputError, with a command that works here, if this machine cannot hold the model of `run` or lacks what
     its flags need."""
+    check_processes(run)
     check_kernels(run.execution)
     check_tracker(run.execution.report_to)
     lack = shortage(run.variant) if run.checkpoint.name == run.variant.checkpoint else None
@@ -53,6 +54,20 @@ def shortage(variant):
     here = f"a GPU with {gpu / 1e9:.0f} GB" if gpu else f"{os.cpu_count()} CPU cores and no GPU"
     size = f"{variant.parameters / 1e9:.1f} billion parameters are {weights / 1e9:.1f} GB in 4-bit"
     return f"{variant.name} takes an NVIDIA GPU: its {size}; here: {here}."
+
+
+def check_processes(run):
+    """Raises InputError if `run` cannot use its processes, or leaves cards to none."""
+    count, cards = processes.count(), machine.cuda().device_count() if machine.cuda() else 0
+    if count == 1 and cards > 1 and run.trains:
+        raise InputError(
+            f"{cards} cards are visible to one process: `accelerate launch --num_processes {cards} {sys.argv[0]} …` "
+            "trains on all of them, CUDA_VISIBLE_DEVICES=0 on one"
+        )
+    if count > 1 and (not run.trains or run.experiment.kind == "loop"):
+        raise InputError(f"{count} processes share a Trainer's training, this script has none: start it without them")
+    if count > 1 and run.settings.batch_size % count:
+        raise InputError(f"--batch_size {run.settings.batch_size} does not divide among {count} processes")
 
 
 def check_kernels(execution):

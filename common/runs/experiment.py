@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from common import checkpoints, console, data, files
+from common import checkpoints, console, data, files, processes
 from common.console import InputError, say
 from common.runs import checks, flags, folders, identity, records, run
 from common.settings import Settings
@@ -105,6 +105,8 @@ class Experiment:
             raise InputError("--score_after_epochs makes a run for each number: leave --epochs and --output_dir out")
         if self.kind_of(args) != "training":
             raise InputError("--score_after_epochs is for trainings: leave it out")
+        if processes.count() > 1:
+            raise InputError("--score_after_epochs trains by one process: give one number of --epochs")
         runs = [self.resolve(words, fetch, epochs) for epochs in ends]
         for shorter, longer in itertools.pairwise(runs if passes_through_shorter(runs[-1].settings) else ()):
             shorter.execution = dataclasses.replace(shorter.execution, goes_on=True)

@@ -10,9 +10,9 @@ import shlex
 import warnings
 from pathlib import Path
 
-from common import console, data, files, machine, metrics, precision, qlora, training
+from common import console, data, files, machine, metrics, precision, processes, qlora, training
 from common.console import Failed, InputError, say
-from common.runs import identity, records
+from common.runs import claim, identity, records
 from common.settings import Execution
 
 STAGES = {"training": ("base", "tuned"), "baseline": ("base",), "inference": ("tuned",)}
@@ -240,64 +240,25 @@ def perform(run, main, answer):
     if run.args.threads:
         torch.set_num_threads(run.args.threads)
     trains_all = run.trains and run.settings.lora_r is None
-    used, why = precision.chosen(run.args.precision, run.facts.PRECISION, trains_all, run.variant.shape)
+    with processes.first_goes_first():  # the others find its measurement
+        used, why = precision.chosen(run.args.precision, run.facts.PRECISION, trains_all, run.variant.shape)
     run.execution = dataclasses.replace(run.execution, precision=used)
     if run.text:
         return say(answer(run))
     run.environment = records.environment() | {"threads": machine.threads()}
     run.environment |= {"precision": used, "precision_reason": why}
+    if processes.count() > 1:
+        run.environment["processes"] = processes.count()
     say(run.plan())
-    with claimed(run):
+    with contextlib.nullcontext() if processes.rank() else claim.claimed(run):
+        if run.args.resume and run.finished():  # by the process that this one has waited for
+            return say(f"finished meanwhile, nothing to do\nrecord: {files.display(run.record_path)}")
         try:
             return main(run)
         except Failed as failure:
             run.write(run.record(run.data) | {"status": failure.status, "reason": console.one_line(failure.reason)})
             say(f"record: {files.display(run.record_path)}")
             raise
-
-
-@contextlib.contextmanager
-def claimed(run):
-    """A context that claims the run's folder, which must be empty or belong to the same run. Raises InputError if it
-    holds anything else. If the input turns out to be bad, a new folder is removed."""
-    folder, existing = run.execution.folder, []
-    created = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
-    try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            existing += os.listdir(folder)
-            if existing and "run.json" not in existing:
-                raise InputError(f"{folder} holds files that no run wrote: name a new folder with --output_dir")
-            if existing and (run_json := records.run_of(folder))["id"] != run.identity.id:
-                differing = identity.differences(run_json["identity"], run.identity.fields())
-                changes = ", ".join(
-                    f"{name} {one} there, {other} here" for name, (one, other) in list(differing.items())[:3]
-                )
-                raise InputError(f"{folder} holds another run ({changes}): name another folder with --output_dir")
-            run_json = {
-                "schema_version": records.SCHEMA_VERSION,
-                "id": run.identity.id,
-                "identity": run.identity.fields(),
-            }
-            run_json |= {"source": run.data.kind, "started_at": run.started_at}
-            files.write_json(folder / "run.json", run_json)
-        except OSError as error:
-            raise InputError(f"cannot write into {folder}: {error.strerror}; name another --output_dir") from None
-        yield
-    except InputError:
-        if not existing:
-            forget(folder, created)
-        raise
-
-
-def forget(folder, created):
-    """Remove run.json if it is the only file in `folder`, and the folders in `created` that are empty."""
-    with contextlib.suppress(OSError):
-        if os.listdir(folder) == ["run.json"]:
-            os.unlink(folder / "run.json")
-    for path in created:
-        with contextlib.suppress(OSError):
-            path.rmdir()
 
 
 def quiet_libraries(checkpoint, data_at_hand=True):

@@ -22,7 +22,7 @@ from common.console import InputError, say
 from common.sweeps import merge
 
 STOPS = (console.BAD_INPUT, console.INTERRUPTED, console.TERMINATED)  # exit codes that end a sweep
-IN_FLIGHT = 1000  # tasks that a Ray cluster is given at once
+IN_FLIGHT = 1000  # tasks that a Ray cluster is given at once, and jobs of a Slurm array: its usual limit
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -190,7 +190,7 @@ def on_slurm(script, cells, options):
     if is_slurm:
         executor.update_parameters(slurm_array_parallelism=options.slots)
     say(f"jobs: {executor.cluster}, files in {files.display(executor.folder)}")
-    width = len(cells) if is_slurm else options.slots
+    width = IN_FLIGHT if is_slurm else options.slots
     for first in range(0, len(cells), width):
         part = cells[first : first + width]
         with executor.batch():
