@@ -5,19 +5,19 @@ data), else from the sample in this repository (`demo`), else from $DATA_DIR/<da
 """
 
 import functools
-import hashlib
+import json
 import os
-import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from common import checkpoints
+from common import checkpoints, files
 from common.console import InputError, say
 from common.rowfiles import split_file, table
+from common.splits import SPLIT_SEED, classes, clean, fingerprint, key, split, spread
 
 SAMPLE = Path(__file__).parent / "sample"
-SPLIT_SEED = 42  # rows and subsets never depend on --seed, so that seeds differ in training alone
-MAX_CLASSES = 1000
+# Shares of training, validation and test rows of an own file. Validation rows calibrate the probabilities of classes.
+OWN_SHARES = {True: (0.7, 0.1, 0.2), False: (0.8, 0.0, 0.2)}
 
 # shares: all published rows are pooled and split anew into these shares of training, validation and test rows.
 # hub: (id, commit); None: no commit is known, and records then say @main. A data set that is gone from the hub can be
@@ -71,6 +71,9 @@ class Rows:
     demo: bool = False  # the sample in this repository
     text_column: str | None = None  # None: the data set's own column
     target_column: str | None = None
+    encoding: str | None = None  # None: found by the file's first bytes
+    delimiter: str | None = None
+    label_names: str | None = None  # a file with a name for each label of own data
     train_sample_fraction: float = 1.0  # 0 < f <= 1, stratified; smaller ones are subsets of larger ones
     max_train_samples: int | None = None
     max_validation_samples: int | None = None  # None: the same share as of the training rows
@@ -141,21 +144,20 @@ def load(task, **rows):
     """Read, clean, split and subsample the rows of a task or of own data. rows: fields of `Rows`.
 
     Where targets are class names, rows of the class "None" are dropped and subsets are stratified. Raises InputError
-    for missing columns, for no rows, and for other than 2 to MAX_CLASSES classes.
+    for missing columns, for no rows, and for other than 2 to splits.MAX_CLASSES classes.
     """
     (dataset, labelled), rows = TASKS[task], Rows(**rows)
     columns = columns_of(dataset, rows)
-    raw, meta = read(dataset, rows, columns, labelled)
+    raw, meta, shares = read(dataset, rows, columns, labelled)
     source, dropped = meta["source"], {}
-    resplit = "shares" in dataset and meta["kind"] != "own"
-    if resplit:
-        raw = {"train": [row for part in raw.values() for row in part], "test": []}
-    test = clean(raw["test"], labelled, dropped)
-    test_keys = {key(row): "also in test" for row in test}
-    validation = clean(raw.get("validation", []), labelled, dropped, test_keys)
-    train = clean(raw["train"], labelled, dropped, {key(row): "also in validation" for row in validation} | test_keys)
-    if resplit:
-        train, validation, test = split(train, dataset["shares"], labelled, dropped)
+    if shares:
+        pooled = clean([row for part in raw.values() for row in part], labelled, dropped)
+        train, validation, test = split(pooled, shares, labelled, dropped, saved_split(rows.path))
+    else:
+        test = clean(raw["test"], labelled, dropped)
+        used = {key(row): "also in test" for row in test}
+        validation = clean(raw.get("validation", []), labelled, dropped, used)
+        train = clean(raw["train"], labelled, dropped, {key(row): "also in validation" for row in validation} | used)
     if not train or not test:
         raise InputError(f"no rows left to {'test' if train else 'train'} on in {source}; dropped: {dropped or 'none'}")
     labels = classes(train, {"test": test, "validation": validation}, source) if labelled else []
@@ -183,41 +185,22 @@ def columns_of(dataset, rows):
     return columns
 
 
-def classes(train, others, source):
-    """Sorted classes of the training rows. Raises InputError for 1 or > MAX_CLASSES, or one that only `others` have."""
-    labels = sorted({row["target"] for row in train})
-    if len(labels) < 2:
-        raise InputError(f"{source} has one class only ({labels[0]}): nothing to tell apart")
-    if len(labels) > MAX_CLASSES:
-        raise InputError(f"{source} has {len(labels)} classes, more than {MAX_CLASSES}: is it the column of the label?")
-    for split_name, rows in others.items():
-        unseen = sorted({row["target"] for row in rows} - set(labels))
-        if unseen:
-            raise InputError(f"class {unseen[0]!r} is in the {split_name} rows of {source}, not in the training rows")
-    return labels
-
-
-def split(rows, shares, labelled, dropped):
-    """(training, validation, test) of the pooled rows without duplicates, by `shares`, stratified, seed SPLIT_SEED."""
-    unique = {key(row): row for row in reversed(rows)}  # the first of equal texts stays
-    if len(unique) < len(rows):
-        dropped["duplicate"] = len(rows) - len(unique)
-    ordered = spread(list(unique.values())[::-1], labelled)
-    train_end, validation_end = (round(sum(shares[:n]) * len(ordered)) for n in (1, 2))
-    return ordered[:train_end], ordered[train_end:validation_end], ordered[validation_end:]
-
-
 def read(dataset, rows, columns, labelled):
-    """({split or file: rows}, {"name", "source", "kind"}). The columns are renamed to the fields of a row."""
+    """({split or file: rows}, {"name", "source", "kind"}, shares by which the rows are pooled and split anew, or None).
+    The columns are renamed to the fields of a row."""
     if rows.path is not None:
         path = Path(os.path.expanduser(rows.path))
-        splits, source = own(path, columns, labelled)
-        return splits, {"name": Path(os.path.abspath(path)).name or "own", "source": source, "kind": "own"}
+        splits, source, shares = own(path, rows, columns, labelled)
+        return splits, {"name": Path(os.path.abspath(path)).name or "own", "source": source, "kind": "own"}, shares
     if rows.demo:
         splits = {"train": [], "test": []}
         for row in table(SAMPLE / dataset["sample"], {**columns, "split": "split"}):
             splits[row.pop("split")].append(row)
-        return splits, {"name": "sample", "source": f"sample ({dataset['sample']})", "kind": "sample"}
+        return (
+            splits,
+            {"name": "sample", "source": f"sample ({dataset['sample']})", "kind": "sample"},
+            dataset.get("shares"),
+        )
     folder = of_data_dir(dataset)
     if folder is None:
         splits, source = from_hub(dataset, columns)
@@ -229,7 +212,7 @@ def read(dataset, rows, columns, labelled):
         files = {"train": split_file(folder, ("train", "validation")), "test": split_file(folder, ("test",))}
         splits = {name: table(file, columns) for name, file in files.items()}
         source = f"{dataset['name']} from DATA_DIR ({described(files)})"
-    return splits, {"name": dataset["name"], "source": source, "kind": "study"}
+    return splits, {"name": dataset["name"], "source": source, "kind": "study"}, dataset.get("shares")
 
 
 def of_data_dir(dataset):
@@ -239,26 +222,69 @@ def of_data_dir(dataset):
     return folder if folder and os.path.isdir(folder) else None
 
 
-def own(path, columns, labelled):
-    """({split: rows}, source in words) of own data: a folder with train.*, test.* and optionally validation.*, or one
-    file, which is split 80/20 and stratified by class."""
+def own(path, rows, columns, labelled):
+    """({split: rows}, source in words, shares or None) of own data: a folder with train.*, test.* and optionally
+    validation.*, or one file, which is split by OWN_SHARES and stratified by class. rows: the `Rows` asked for."""
+    names = names_of_labels(rows.label_names) if labelled and rows.label_names else None
+
+    def read_file(file):
+        found = table(file, columns, own=True, encoding=rows.encoding, delimiter=rows.delimiter)
+        return [named(row, names, rows.label_names) for row in found] if names else found
+
     if os.path.isdir(path):
         files = {"train": split_file(path, ("train", "validation"))}
         validation = split_file(path, ("validation",), required=False)
         if validation not in (None, files["train"]):
             files["validation"] = validation
         files["test"] = split_file(path, ("test",))
-        return {name: table(file, columns, own=True) for name, file in files.items()}, f"{path} ({described(files)})"
+        return {name: read_file(file) for name, file in files.items()}, f"{path} ({described(files)})", None
     if not os.path.isfile(path):
         raise InputError(f"no file or folder {path} (--data)")
-    rows = spread(table(path, columns, own=True), labelled)
-    train_size = max(1, round(len(rows) * 0.8))
-    train, test = rows[:train_size], rows[train_size:]
-    if labelled:  # a class with a single row needs it for training
-        trained = {row["target"] for row in train}
-        train += [row for row in test if row["target"] not in trained]
-        test = [row for row in test if row["target"] in trained]
-    return {"train": train, "test": test}, f"{path.name} (80/20 split, seed {SPLIT_SEED})"
+    shares = OWN_SHARES[labelled]
+    how = "split as in " + split_record(path).name if saved_split(path) else f"split, seed {SPLIT_SEED}"
+    parts = "/".join(f"{100 * share:.0f}" for share in shares if share)
+    return {"all": read_file(path)}, f"{path.name} ({parts} {how})", shares
+
+
+def split_record(path):
+    """The file beside an own file that keeps its split: `python -m common look` writes it."""
+    path = Path(os.path.expanduser(path))
+    return path.with_name(f"{path.name}.split.json")
+
+
+def saved_split(path):
+    """{"validation", "test"}: digests of rows, of an own file's split; None if there is none. Raises InputError."""
+    if path is None or not os.path.isfile(split_record(path)):
+        return None
+    saved = files.read_json(split_record(path))
+    parts = [saved.get(part) for part in ("validation", "test")] if isinstance(saved, dict) else [None]
+    if not all(isinstance(part, list) and all(isinstance(each, str) for each in part) for part in parts):
+        raise InputError(f"{split_record(path)} is no split that `look` wrote: remove it, and the file is split anew")
+    return saved
+
+
+def names_of_labels(path):
+    """{label in the file: its name}. path: a text file with a name a line, of label 0, 1, …, or a JSON object or array.
+    Raises InputError."""
+    path = Path(os.path.expanduser(path))
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+        names = (
+            json.loads(content) if path.suffix == ".json" else [line for line in content.splitlines() if line.strip()]
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} (--label_names): {error}") from None
+    names = dict(enumerate(names)) if isinstance(names, list) else names
+    if not names or not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError(f"{path} (--label_names) has no names: write one a line, or a JSON object of label and name")
+    return {str(label): name.strip() for label, name in names.items()}
+
+
+def named(row, names, path):
+    target = row["target"].strip()
+    if target and target not in names:
+        raise InputError(f"label {target!r} has no name in {path} (--label_names): add it there")
+    return {**row, "target": names.get(target, "")}
 
 
 def described(files):
@@ -281,8 +307,8 @@ def from_hub(dataset, columns):
         advice = f"put train.parquet and test.parquet into $DATA_DIR/{dataset['name']}/, or use --data, or --demo"
         raise InputError(f"no data: {place} and the hub's {name} {reason}; {advice}") from None
     splits = {}
-    for split in ("train", "test"):
-        part = downloaded[split] if split in downloaded else downloaded["train"].select([])
+    for name_of_split in ("train", "test"):
+        part = downloaded[name_of_split] if name_of_split in downloaded else downloaded["train"].select([])
         if "label" in part.features and hasattr(part.features["label"], "names"):
             names = [{"neg": "negative", "pos": "positive"}.get(n, n) for n in part.features["label"].names]
             targets = [names[i] for i in part["label"]]
@@ -290,61 +316,5 @@ def from_hub(dataset, columns):
         missing = set(columns.values()) - set(part.column_names)
         if missing:
             raise InputError(f"{name} has no column {min(missing)}; its columns are {', '.join(part.column_names)}")
-        splits[split] = [{name: row[column] or "" for name, column in columns.items()} for row in part]
+        splits[name_of_split] = [{name: row[column] or "" for name, column in columns.items()} for row in part]
     return splits, f"hub {name}@{revision or 'main'}"
-
-
-def key(row):
-    """Two rows with this key are duplicates: case and white space do not count."""
-    return " ".join(f"{row['text']} {row.get('input', '')}".lower().split())
-
-
-def clean(rows, labelled, dropped, excluded=()):
-    """Drop empty texts and targets, the class "None", and keys in `excluded` ({key: reason}). Counts in `dropped`."""
-    cleaned = []
-    for row in rows:
-        text, target = row["text"].strip(), row["target"].strip()
-        reason = "empty" if not text or not target else "class None" if labelled and target == "None" else None
-        reason = reason or (excluded and excluded.get(key(row)))
-        if reason:
-            dropped[reason] = dropped.get(reason, 0) + 1
-        else:
-            cleaned.append({**row, "text": text, "target": target})
-    return cleaned
-
-
-def spread(rows, labelled):
-    """Shuffle the rows so that every prefix is a stratified sample, and smaller subsets are parts of larger ones.
-
-    Each class is shuffled. Every next row comes from the class that is furthest behind its share (the quota
-    method of Balinski and Young), so that a prefix has each class's share to within one row.
-    """
-    generator, by_class = random.Random(SPLIT_SEED), {}
-    for row in rows:
-        by_class.setdefault(row["target"] if labelled else None, []).append(row)
-    for class_rows in by_class.values():
-        generator.shuffle(class_rows)
-    if len(by_class) < 2:
-        return [row for class_rows in by_class.values() for row in class_rows]
-    import numpy
-
-    tie_breaker = numpy.random.RandomState()  # continues the generator's numbers, in arrays
-    tie_breaker.set_state(("MT19937", generator.getstate()[1][:-1], generator.getstate()[1][-1]))
-    queues, sizes = [iter(class_rows) for class_rows in by_class.values()], numpy.array([*map(len, by_class.values())])
-    taken, ordered = numpy.zeros_like(sizes), []
-    for size in range(1, len(rows) + 1):
-        under_quota = numpy.flatnonzero(taken * len(rows) < sizes * size)
-        shares, ties = sizes[under_quota] / (taken[under_quota] + 1), tie_breaker.random_sample(len(under_quota))
-        chosen = under_quota[numpy.where(shares == shares.max(), ties, -1).argmax()]
-        ordered.append(next(queues[chosen]))
-        taken[chosen] += 1
-    return ordered
-
-
-def fingerprint(rows):
-    """sha256 over the rows in their order: two records with one fingerprint saw the same data."""
-    digest = hashlib.sha256()
-    for row in rows:
-        for name in sorted(row):
-            digest.update(f"{name}\0{row[name]}\0".encode())
-    return digest.hexdigest()

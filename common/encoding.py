@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 
 from common.console import InputError
-from common.data import SPLIT_SEED
+from common.splits import SPLIT_SEED
 
 JOINTS = 32  # tokens left free when examples are fitted: joined texts can have more tokens than their parts
 
@@ -29,6 +29,26 @@ class Template:
     answer: str = " {answer}"
     example: str = ""
     extra: str = ""
+
+
+def own_template(instruction=None, labelled=True, listed=True):
+    """The Template for own data, of any model. instruction: what to do with a text, in the user's words; labelled:
+    whether the answer is a class; listed: whether the prompt names all classes. Raises InputError for a slot in it."""
+    slot = next((slot for slot in ("{document}", "{labels}", "{examples}") if slot in (instruction or "")), None)
+    if slot:
+        raise InputError(f"--instruction: leave {slot} out; the text and the classes follow what you ask")
+    if labelled:
+        asked = instruction or "Classify the text below."
+        asked += (
+            " The answer is exactly one of these classes:\n{labels}" if listed else " The answer is a class's name."
+        )
+    else:
+        asked = instruction or "Summarize the text below in one or two short sentences."
+    return Template(
+        asked + "\n\n{examples}### Text:\n{document}",
+        cue="\n\n### Answer:",
+        example="### Text:\n{document}\n\n### Answer: {answer}\n\n",
+    )
 
 
 class Encoder:

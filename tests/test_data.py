@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from common import data, rowfiles
+from common import data, rowfiles, splits
 from common.console import InputError
 
 FRACTIONS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -27,6 +27,10 @@ needs_data = pytest.mark.skipif(not os.environ.get("DATA_DIR"), reason="DATA_DIR
 def posts(path=None, **rows):
     """The newsgroup data as a classification script reads them."""
     return data.load("classification", path=path and str(path), **rows)
+
+
+def everything(loaded):
+    return loaded.train + loaded.validation + loaded.test
 
 
 def dialogues(path=None, **rows):
@@ -88,8 +92,8 @@ def test_subsets_are_nested_and_every_class_is_within_a_row_of_its_share(counts,
 
 
 def plain_spread(rows):
-    """What data.spread did when the committed records were made, one class at a time."""
-    generator, members = random.Random(data.SPLIT_SEED), {}
+    """What splits.spread did when the committed records were made, one class at a time."""
+    generator, members = random.Random(splits.SPLIT_SEED), {}
     for row in rows:
         members.setdefault(row["target"], []).append(row)
     for of_class in members.values():
@@ -108,7 +112,7 @@ def plain_spread(rows):
 )
 def test_the_order_of_rows_is_that_of_the_committed_records(counts):
     rows = rows_of(counts, label="target")
-    assert data.spread(rows, labelled=True) == plain_spread(rows)
+    assert splits.spread(rows, labelled=True) == plain_spread(rows)
 
 
 def test_class_none_and_empty_rows_are_dropped_and_counted(tmp_path):
@@ -262,7 +266,7 @@ def test_labels_of_digits_stay_text_and_outer_white_space_goes(suffix, tmp_path)
     rows = [{"text": f" post {i}\n", "date": ("007", " 010 ")[i % 2]} for i in range(20)]
     loaded = posts(write(tmp_path / f"rows{suffix}", rows), target_column="date")
     assert loaded.labels == ["007", "010"]
-    assert {row["text"] for row in loaded.train + loaded.test} == {f"post {i}" for i in range(20)}
+    assert {row["text"] for row in everything(loaded)} == {f"post {i}" for i in range(20)}
 
 
 def folder_of(path, suffix, rows):
@@ -274,14 +278,12 @@ def folder_of(path, suffix, rows):
 def test_own_column_names(tmp_path):
     rows = [{"id": str(i), **row} for i, row in enumerate(rows_of({"a": 20, "b": 20}, text="body", label="topic"))]
     loaded = posts(write(tmp_path / "posts.csv", rows), text_column="body", target_column="topic")
-    assert {(row["text"], row["target"]) for row in loaded.train + loaded.test} == {
-        (row["body"], row["topic"]) for row in rows
-    }
+    assert {(row["text"], row["target"]) for row in everything(loaded)} == {(row["body"], row["topic"]) for row in rows}
     chats = [{"chat": f"A: {i}?", "gist": f"A asks {i}"} for i in range(10)]
     loaded = dialogues(write(tmp_path / "chats.parquet", chats), text_column="chat", target_column="gist")
     assert loaded.columns == {"text": "chat", "target": "gist"}
     assert (len(loaded.train), len(loaded.test)) == (8, 2)
-    assert {row["target"] for row in loaded.train + loaded.test} == {row["gist"] for row in chats}
+    assert {row["target"] for row in everything(loaded)} == {row["gist"] for row in chats}
 
 
 @pytest.mark.parametrize(
@@ -320,7 +322,7 @@ def test_rows_know_no_seed_and_are_read_once(tmp_path):
     source = str(write(tmp_path / "posts.csv", rows_of({"a": 40, "b": 60})))
     asked = {"path": source, "train_sample_fraction": 0.5, "max_test_samples": 7}
     first = data.newsgroups(**asked)
-    assert (len(first.train), len(first.test)) == (40, 7)
+    assert (len(first.train), len(first.test)) == (35, 7)
     assert data.of_task("classification", demo=False, **asked) is first
     assert data.newsgroups(path=source) is not first
     with pytest.raises(TypeError):
@@ -348,7 +350,10 @@ TARGETS = {"classification": "label", "sentiment": "label", "summarization": "su
 def test_own_data_for_every_task_with_columns_named_by_flags(task, tmp_path):
     rows = [{"body": f"text {i}", "wanted": ("yes", "no")[i % 2]} for i in range(20)]
     loaded = data.of_task(task, path=str(write(tmp_path / "x.csv", rows)), text_column="body", target_column="wanted")
-    assert loaded.n == {"train": 16, "validation": 0, "test": 4}
+    labelled = data.TASKS[task][1]
+    assert loaded.n == (
+        {"train": 14, "validation": 2, "test": 4} if labelled else {"train": 16, "validation": 0, "test": 4}
+    )
     assert loaded.labels == (["no", "yes"] if data.TASKS[task][1] else [])
     assert loaded.columns == {"text": "body", "target": "wanted"}
 
@@ -356,7 +361,7 @@ def test_own_data_for_every_task_with_columns_named_by_flags(task, tmp_path):
 def test_own_instructions_keep_an_input_where_there_is_one(tmp_path):
     rows = [{"instruction": f"do {i}", "input": f"with {i}", "output": "done"} for i in range(10)]
     loaded = data.load("instructions", path=str(write(tmp_path / "x.jsonl", rows)))
-    assert all(row["input"].split()[1] == row["text"].split()[1] for row in loaded.train + loaded.test)
+    assert all(row["input"].split()[1] == row["text"].split()[1] for row in everything(loaded))
     loaded = data.load("instructions", path=str(tmp_path / "x.jsonl"), text_column="input")
     assert all(row["text"].startswith("with") and not row.get("input") for row in loaded.train)
 
@@ -367,7 +372,7 @@ def test_a_label_of_numbers_becomes_text_also_where_one_is_missing(suffix, tmp_p
     for some in (rows, [*rows, {"text": "unknown", "label": None}]):
         loaded = posts(write(tmp_path / f"x{suffix}", some))
         assert loaded.labels == ["0", "1", "2"]
-        assert {row["text"]: row["target"] for row in loaded.train + loaded.test} == {
+        assert {row["text"]: row["target"] for row in everything(loaded)} == {
             f"post {i}": str(i % 3) for i in range(30)
         }
     halves = [{**row, "label": row["label"] + 0.1} for row in rows]
@@ -379,7 +384,7 @@ def test_own_data_have_2_to_1000_classes(tmp_path):
     start = time.monotonic()
     loaded = posts(write(tmp_path / "many.jsonl", many))
     assert time.monotonic() - start < 20
-    assert loaded.n == {"train": 4000, "validation": 0, "test": 1000}
+    assert loaded.n == {"train": 3500, "validation": 500, "test": 1000}
     assert len(loaded.labels) == len({row["target"] for row in loaded.test}) == 1000
     with pytest.raises(InputError, match="1001 classes"):
         posts(write(tmp_path / "more.jsonl", many + rows_of({"one more": 5})))
@@ -424,9 +429,8 @@ GOOD = "text,label\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(9))
 BROKEN = {
     "empty.csv": b"",
     "head.csv": b"text,label\n",
-    "latin.csv": GOOD.encode() + b"caf\xe9,a\n",
+    "half latin.csv": GOOD.encode() + "naïve,a\n".encode() + b"caf\xe9,a\n",
     "ragged.csv": GOOD.encode() + b"1,2,3,4\n",
-    "shifted.csv": GOOD.replace(",a", ",a,").replace(",b", ",b,").replace("text,label,", "text,label").encode(),
     "binary.csv": bytes(range(256)) * 20,
     "binary.tsv": bytes(range(256)) * 20,
     "binary.parquet": bytes(range(256)) * 20,
@@ -480,9 +484,8 @@ def test_reviews_are_split_70_10_20_balanced_and_no_review_stands_in_two_splits(
     found = data.load("sentiment")
     assert found.n == {"train": 140, "validation": 20, "test": 40}
     assert found.dropped == {"duplicate": 20}
-    splits = (found.train, found.validation, found.test)
-    assert len({data.key(row) for rows in splits for row in rows}) == sum(map(len, splits)) == 200
-    for rows in splits:
+    assert len({splits.key(row) for row in everything(found)}) == len(everything(found)) == 200
+    for rows in (found.train, found.validation, found.test):
         assert abs(sum(row["target"] == "positive" for row in rows) - len(rows) / 2) <= 1
 
 
@@ -499,7 +502,7 @@ def test_limits_take_the_first_rows_and_validation_rows_are_thinned_as_training_
 def test_own_test_rows_are_never_trained_on(tmp_path):
     found = data.load("sentiment", path=str(reviews(tmp_path) / "imdb"))
     assert found.n == {"train": 80, "validation": 0, "test": 120}
-    assert not {data.key(row) for row in found.test} & {data.key(row) for row in found.train}
+    assert not {splits.key(row) for row in found.test} & {splits.key(row) for row in found.train}
 
 
 def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_instruction(tmp_path, monkeypatch):
@@ -508,7 +511,7 @@ def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_inst
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     found = data.load("instructions")
     assert (len(found.train), len(found.test), found.dropped) == (86, 9, {"duplicate": 5})
-    assert len({data.key(row) for row in found.train + found.test}) == 95
+    assert len({splits.key(row) for row in found.train + found.test}) == 95
     assert all(row["input"].split()[1] == row["text"].split()[1] for row in found.train + found.test)
     assert all(int(row["target"].split()[1]) < 95 for row in found.train + found.test)  # of equal ones the first
 
@@ -562,7 +565,7 @@ def test_twenty_newsgroups_has_twenty_classes_and_no_row_is_lost_uncounted():
     assert loaded.labels == sorted(raw["label"].unique())
     assert len(loaded.labels) == 20
     assert loaded.dropped["empty"] == (raw["text"].fillna("").str.strip() == "").sum()
-    assert len(loaded.train) + len(loaded.test) + sum(loaded.dropped.values()) == len(raw)
+    assert len(everything(loaded)) + sum(loaded.dropped.values()) == len(raw)
 
 
 @needs_data
@@ -576,7 +579,7 @@ def test_every_row_of_class_none_is_dropped_from_the_cleaned_newsgroups():
     assert loaded.dropped["class None"] == none.sum()
     assert loaded.dropped.get("empty", 0) == empty.sum()
     assert len(loaded.labels) == 20
-    assert len(loaded.train) + len(loaded.test) + sum(loaded.dropped.values()) == len(raw)
+    assert len(everything(loaded)) + sum(loaded.dropped.values()) == len(raw)
 
 
 @needs_data
@@ -603,7 +606,7 @@ def test_rows_are_those_of_every_committed_record():
             continue
         loaded = data.of_task(task, **{f"max_{split}_samples": number for split, number in n.items()})
         rows = loaded.train + loaded.validation + loaded.test
-        assert digests == (data.fingerprint(rows) if isinstance(digests, str) else loaded.sha256), path
+        assert digests == (splits.fingerprint(rows) if isinstance(digests, str) else loaded.sha256), path
         assert loaded.dropped == record["data"]["dropped"], path
         checked += 1
     assert checked
@@ -612,6 +615,6 @@ def test_rows_are_those_of_every_committed_record():
 @needs_data
 def test_no_real_review_stands_in_two_splits():
     found = data.imdb()
-    keys = [{data.key(row) for row in rows} for rows in (found.train, found.validation, found.test)]
+    keys = [{splits.key(row) for row in rows} for rows in (found.train, found.validation, found.test)]
     assert sum(map(len, keys)) == len(set.union(*keys)) == sum(found.n.values())
     assert found.labels == ["negative", "positive"]

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, record_of
 from sklearn import metrics as reference
 
-from common import bookkeeping, checkpoints, console, data, encoders, metrics, precision, qlora, training
+from common import bookkeeping, checkpoints, console, data, encoders, metrics, precision, qlora, splits, training
 from common.encoders import loops
 from common.runs import folders, records
 from common.settings import Execution
@@ -51,12 +51,12 @@ def reviews(folder, n=200):
 def test_reviews_are_split_70_10_20_balanced_and_no_review_stands_in_two_splits(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(reviews(tmp_path)))
     found = data.imdb()
-    splits = (found.train, found.validation, found.test)
-    assert [len(rows) for rows in splits] == [140, 20, 40]
+    parts = (found.train, found.validation, found.test)
+    assert [len(rows) for rows in parts] == [140, 20, 40]
     assert found.dropped == {"duplicate": 20}
-    keys = [data.key(row) for rows in splits for row in rows]
+    keys = [splits.key(row) for rows in parts for row in rows]
     assert len(set(keys)) == len(keys) == 200
-    for rows in splits:
+    for rows in parts:
         assert abs(sum(row["target"] == "positive" for row in rows) - len(rows) / 2) <= 1
     assert found.n == {"train": 140, "validation": 20, "test": 40}
 
@@ -72,14 +72,14 @@ def test_limits_hold_and_subsets_are_nested(tmp_path, monkeypatch):
 @pytest.mark.skipif(not os.environ.get("DATA_DIR"), reason="DATA_DIR is not set")
 def test_no_real_review_stands_in_two_splits():
     found = data.imdb()
-    keys = [{data.key(row) for row in rows} for rows in (found.train, found.validation, found.test)]
+    keys = [{splits.key(row) for row in rows} for rows in (found.train, found.validation, found.test)]
     assert sum(map(len, keys)) == len(set.union(*keys)) == len(found.train + found.validation + found.test)
     assert found.labels == LABELS
 
 
 def test_own_test_rows_are_never_trained_on(tmp_path):
     found = data.imdb(path=str(reviews(tmp_path) / "imdb"))
-    assert {data.key(row) for row in found.test} & {data.key(row) for row in found.train} == set()
+    assert {splits.key(row) for row in found.test} & {splits.key(row) for row in found.train} == set()
     assert len(found.test) == 120
 
 

@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT
 from inprocess import done, refused, start
 
-from common import data, generation, metrics, sweeps
+from common import data, generation, metrics, splits, sweeps
 from common.encoding import Encoder, Template
 from common.runs import folders, records
 
@@ -82,7 +82,7 @@ def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_inst
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     found = data.alpaca()
     assert (len(found.train), len(found.test), found.dropped) == (86, 9, {"duplicate": 5})
-    keys = [data.key(row) for row in found.train + found.test]
+    keys = [splits.key(row) for row in found.train + found.test]
     assert len(set(keys)) == 95
     assert all(row["input"].split()[1] == row["text"].split()[1] for row in found.train + found.test)
     assert all(int(row["target"].split()[1]) < 95 for row in found.train + found.test)  # of equal ones the first

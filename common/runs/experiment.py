@@ -11,10 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-from common import checkpoints, console, data, files, processes
+from common import checkpoints, console, data, encoding, files, processes
 from common.console import InputError, say
 from common.runs import checks, flags, folders, identity, records, run
 from common.settings import Settings
+
+LISTED = 30  # classes: the prompt of own data names as many; of more it says that the answer is a class's name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +134,9 @@ class Experiment:
         if checkpoint.name == variant.checkpoint:
             checks.check_context(settings, variant)
         limits = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")
-        target = next((vars(args)[flag] for flag in flags.TARGET[task] if vars(args)[flag]), None)
+        target = next((vars(args)[flag] for flag in flags.TARGET[task] if flag.endswith("_column")), None)
         rows = {"path": args.data, "demo": args.demo, "text_column": args.text_column, "target_column": target}
+        rows |= {name: vars(args).get(name) for name in ("encoding", "delimiter", "label_names")}
         rows |= {limit: getattr(settings, limit) for limit in limits}
         reads_rows = fetch or (not vars(args).get("text") and data.at_hand(task, args.data, args.demo))
         data_rows = data.of_task(task, **rows) if reads_rows else None
@@ -143,15 +146,30 @@ class Experiment:
             checkpoint=checkpoint.name,
             revision=checkpoint.revision,
             format=trained.format if trained else variant.format,
-            wording=dataclasses.asdict(getattr(self.wording, task.upper())),
+            wording=self.worded(task, args, trained, data_rows),
             data=data_fields(data_rows, rows, task),
             settings=settings.fields(),
             precision=args.precision,
             trained=trained and {"id": trained.id, "sha256": trained.sha256},
         )
-        if trained and trained.wording != run_identity.wording:
-            console.warn("prompts.py says something else than when this model was trained: it is asked in other words")
         return run.Run(self, home.facts, args, run_identity, settings, checkpoint, variant, rows, data_rows, trained)
+
+    def worded(self, task, args, trained, data_rows):
+        """The wording of a run, as fields of encoding.Template: that of the folder's prompts.py or, for own data, of
+        --instruction. A model that was trained on own data is asked in the words of its training."""
+        wording = dataclasses.asdict(getattr(self.wording, task.upper()))
+        if trained and trained.source == "own":
+            return trained.wording
+        if trained and trained.wording != wording:
+            console.warn("prompts.py says something else than when this model was trained: it is asked in other words")
+        instruction = vars(args).get("instruction")
+        if instruction and not args.data:
+            raise InputError("--instruction is for own rows: it needs --data")
+        if trained or not args.data or self.first.format == "encoder" or task == "instructions":
+            return wording
+        labelled = data.TASKS[task][1]
+        few = labelled and (not data_rows or len(data_rows.labels) <= LISTED)
+        return dataclasses.asdict(encoding.own_template(instruction, labelled, few))
 
     def located(self, name):
         """(Checkpoint, Variant, Experiment of its home folder) of the checkpoint called `name`. This folder is the home
@@ -267,6 +285,7 @@ class Trained:
     checkpoint: str
     format: str
     wording: dict
+    source: str  # of its training rows: "sample", "study" or "own"
     settings: Settings
 
 
@@ -305,4 +324,4 @@ def trained_run(experiment, task, folder, sources):
     fields = run_json["identity"]
     settings, digest = Settings().replaced(fields["settings"]), checkpoints.sha256(records.weights_of(folder))
     details = (fields[name] for name in ("checkpoint", "format", "wording"))
-    return Trained(folder, run_json["id"], digest, *details, settings)
+    return Trained(folder, run_json["id"], digest, *details, run_json["source"], settings)

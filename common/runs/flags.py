@@ -85,6 +85,14 @@ def name(text):
     return text
 
 
+def delimiter(text):
+    """An argparse type: one character; \\t and `tab` are a tab."""
+    text = {"\\t": "\t", "tab": "\t"}.get(text, text)
+    if len(text) != 1 or text in '\r\n"':
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character")
+    return text
+
+
 def flag(text, **keywords):
     return {"help": text, **keywords}
 
@@ -100,13 +108,23 @@ MODEL = {
     "data": flag("own rows: csv, tsv, jsonl, json, parquet, .gz of these, or a folder with train.* and test.*; "
                  "else $DATA_DIR/<data set>/, then the hub", metavar="PATH", type=name),
     "text_column": flag("column of --data with the text", metavar="NAME", type=name),
+    "encoding": flag("encoding of --data (default: found by its bytes)", metavar="NAME", type=name),
+    "delimiter": flag("delimiter of --data, a csv (default: found by its rows)", metavar="CHAR", type=delimiter),
 }  # fmt: skip
 TARGET = {
-    "classification": {"label_column": flag("column of --data with the label", metavar="NAME", type=name)},
+    "classification": {
+        "label_column": flag("column of --data with the label", metavar="NAME", type=name),
+        "label_names": flag(
+            "file with the names of --data's labels: a line each from 0 on, or JSON", metavar="FILE", type=name
+        ),
+    },
     "summarization": {"summary_column": flag("column of --data with the summary", metavar="NAME", type=name)},
     "instructions": {"answer_column": flag("column of --data with the answer", metavar="NAME", type=name)},
 }
 TARGET["sentiment"] = TARGET["classification"]
+WORDING = {
+    "instruction": flag("what the model is asked to do with a text of --data", metavar="TEXT", type=name),
+}
 READING = {
     "max_document_tokens": flag(
         "cut documents to N tokens; prompts are never cut", metavar="N", type=positive(int, 10**6)
@@ -195,7 +213,8 @@ def parser(doc, kind, tasks, settings, writes=True, prompted=False):
     scores the untrained model."""
     argument_parser = Parser(description=doc)
     target = {name: keywords for task in tasks for name, keywords in TARGET[task].items()}
-    groups = [("model and data", MODEL | target | READING | (NEW_TOKENS if writes else {}))]
+    wording = WORDING if writes and kind != "inference" and set(tasks) != {"instructions"} else {}
+    groups = [("model and data", MODEL | target | wording | READING | (NEW_TOKENS if writes else {}))]
     groups += KINDS[kind]
     if prompted:
         groups += [("no fine-tuning", PROMPTING | HEAD)]

@@ -10,7 +10,7 @@ import shlex
 import warnings
 from pathlib import Path
 
-from common import console, data, files, machine, metrics, precision, processes, qlora, training
+from common import console, data, encoding, files, machine, metrics, precision, processes, qlora, training
 from common.console import Failed, InputError, say
 from common.runs import claim, identity, records
 from common.settings import Execution
@@ -19,6 +19,9 @@ STAGES = {"training": ("base", "tuned"), "baseline": ("base",), "inference": ("t
 PLACES = (
     "score_after_epochs",
     "data",
+    "encoding",
+    "delimiter",
+    "label_names",
     "output_dir",
     "resume",
     "dry_run",
@@ -41,7 +44,7 @@ class Run:
         self.settings, self.checkpoint, self.variant = settings, checkpoint, variant
         self.rows, self.data = rows, data_rows
         self.task, self.kind, self.format = run_identity.task, run_identity.kind, run_identity.format
-        self.template = getattr(experiment.wording, run_identity.task.upper())
+        self.template = encoding.Template(**run_identity.wording)
         self.method, self.text = identity.method(run_identity.fields()), vars(args).get("text")
         self.trained = trained and trained.folder
         self.started_at, self.environment = records.now(), None
