@@ -21,6 +21,7 @@ TITLES |= {"macro_f1": "macro-F1", "rougeLsum": "ROUGE-Lsum", "stopped": "ended 
 TITLES |= {f"accuracy_{name}": f"accuracy, {name}" for name in ("negative", "positive")}
 TITLES |= {f"generated_{name}": f"wrote: {name.replace('_', ' ')}" for name in (*OUTCOMES, *list(TITLES)[:3])}
 TITLES |= {f"echo_{name}": f"echo: {title}" for name, title in RESPONSES.items()}
+TITLES |= {"ece": "calibration error", "ece_raw": "calibration error, no temperature"}
 TITLES |= {"train_loss": "training loss", "validation_loss": "validation loss", "train_hours": "hours of training"}
 TITLES |= {"train_cost_usd": "cost of training, USD", "usd_per_1k_tokens": "USD per 1,000 tokens"}
 TITLES |= {"max_rps": "offered requests/s", "throughput_rps": "answered requests/s", "latency_p90_s": "latency p90, s"}

@@ -2,6 +2,7 @@
 
     python distilbert/distilbert_summarization_inference.py --experiment_dir distilbert/experiments/<run>
     python distilbert/distilbert_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
+    python distilbert/distilbert_summarization_inference.py --input new.csv --output answers.csv
 
 Without --experiment_dir it uses the newest trained run of this folder.
 """
@@ -25,12 +26,12 @@ def main(run):
     run.finish(dialogues, reader.truncated, scores)
 
 
-def answer(run):
-    """The answer to --text."""
+def answers(run):
+    """What the model says to --text, or to each row of --input."""
     reader = encoders.reader(run.tokenizer, run.template, run.settings)
     network = encoders.network(run.checkpoint, run.labels, run.settings, run.execution, run.trained)
-    return encoders.answer(network, reader, run.text, run.labels, run.execution)
+    return encoders.answers(network, reader, run.questions, run.labels, run.execution)
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.start(main, answer))
+    sys.exit(EXPERIMENT.start(main, answers))

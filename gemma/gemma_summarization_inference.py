@@ -2,6 +2,7 @@
 
     python gemma/gemma_summarization_inference.py --experiment_dir gemma/experiments/RUN
     python gemma/gemma_summarization_inference.py --text "Ann: keys? Bob: on the shelf, help yourself"
+    python gemma/gemma_summarization_inference.py --input new.csv --output answers.csv
 
 Without --experiment_dir it uses the newest trained run of this folder. It keeps the settings of that training; flags
 change only the scoring and the decoding.
@@ -26,11 +27,12 @@ def main(run):
     run.finish(dialogues, prompter.truncated, scores)
 
 
-def answer(run):
+def answers(run):
+    """What the model says to --text, or to each row of --input."""
     prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, run.labels)
     tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
-    return evaluation.answer(tuned, prompter, run.text, run.settings)
+    return evaluation.answers(tuned, prompter, run.questions, run.settings, run.execution)
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.start(main, answer))
+    sys.exit(EXPERIMENT.start(main, answers))

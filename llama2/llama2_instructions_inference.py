@@ -4,6 +4,7 @@ Make a row of the decoding tables (`bash llama2/decoding_sweep.sh` makes all twe
     python llama2/llama2_instructions_inference.py --temperature 0.25
     python llama2/llama2_instructions_inference.py --num_beams 4
     python llama2/llama2_instructions_inference.py --text "Name three uses of a paper clip."
+    python llama2/llama2_instructions_inference.py --input new.csv --output answers.csv
 
 Without --experiment_dir it uses the newest trained run of this folder. It keeps the settings of that training; flags
 change only the scoring and the decoding.
@@ -28,11 +29,12 @@ def main(run):
     run.finish(rows, prompter.truncated, scores)
 
 
-def answer(run):
+def answers(run):
+    """What the model says to --text, or to each row of --input."""
     prompter = encoding.prompter(run.tokenizer, run.template, run.format, run.settings, run.labels)
     tuned = qlora.trained(run.checkpoint, run.execution, run.trained)
-    return evaluation.answer(tuned, prompter, run.text, run.settings)
+    return evaluation.answers(tuned, prompter, run.questions, run.settings, run.execution)
 
 
 if __name__ == "__main__":
-    sys.exit(EXPERIMENT.start(main, answer))
+    sys.exit(EXPERIMENT.start(main, answers))

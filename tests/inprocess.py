@@ -24,7 +24,7 @@ def start(path, *words, main=None):
     before, sys.argv = sys.argv, [str(path), *map(str, words)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = script.EXPERIMENT.start(main or script.main, vars(script).get("answer"))
+            code = script.EXPERIMENT.start(main or script.main, vars(script).get("answers"))
     except SystemExit as left:  # argparse
         code = left.code
     finally:

@@ -698,6 +698,16 @@ def test_scripts_train_score_and_answer_as_users_start_them(tiny_encoder, script
         assert answer[-1] in {" ".join(turns) for turns in itertools.combinations(TURNS, PICKS)}
     else:
         assert [line.endswith("%") for line in answer[-3:]] == [True] * 3
+    (tmp_path / "in.csv").write_text(f'id,text\n7,"{TALK}"\n', encoding="utf-8")
+    done = script(use[0], *use[1:3], "--input", str(tmp_path / "in.csv"), "--text_column", "text", "--output",
+                  str(tmp_path / "out.jsonl"), tiny=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert (row["id"], row["text"]) == ("7", TALK)
+    if task == "summarization":
+        assert row["answer"] == answer[-1]
+    else:
+        assert answer[-3].startswith(row["predicted"] + "  ")
 
 
 def test_a_killed_run_resumed_equals_the_uninterrupted_one(tiny_encoder, tmp_path):

@@ -1,16 +1,19 @@
 """The test stage: what it keeps of an interrupted test, what it counts, what it says of one text."""
 
+import dataclasses
 import json
 import math
 
+import numpy
 import pytest
 import tiny
 import torch
 
 from common import checkpoints, encoding, evaluation, qlora
-from common.console import Failed
-from common.evaluation import Predictions, Timing
+from common.console import Failed, InputError
+from common.evaluation import Predictions, Timing, calibration
 from common.evaluation import kept as kept_rows
+from common.runs import questions
 
 LABELS = ["rec.autos", "sci.med"]
 ROWS = [{"text": f"engine {i} and doctor", "target": LABELS[i % 2]} for i in range(6)]
@@ -138,22 +141,78 @@ def test_a_task_has_its_stage_and_a_random_head_is_chance(model, encoder, tiny_f
     assert found[0] == found[1]
 
 
-def test_a_text_gets_its_likeliest_classes_or_a_summary(model, encoder, tokenizer, capsys):
-    said = evaluation.answer(model, encoder, "engine " * 600, tiny.settings()).splitlines()
-    assert len(said) == 2
-    shares = [float(line.split("  ")[1].split("%")[0]) for line in said]
-    assert sum(shares) == pytest.approx(100, abs=0.2)
+def asked(*texts, temperature=1.0):
+    return questions.Questions([{"text": text} for text in texts], list(range(len(texts))), temperature)
+
+
+def test_texts_get_their_likeliest_class_or_a_summary(model, encoder, tokenizer, tmp_path, capsys):
+    nowhere = tiny.execution(None)
+    (said,) = evaluation.answers(model, encoder, asked("engine " * 600), tiny.settings(), nowhere)
+    assert said["answer"] == max(said["probabilities"], key=said["probabilities"].get)
+    assert sum(said["probabilities"].values()) == pytest.approx(1)
     assert "was cut" in capsys.readouterr().err
-    plain = encoding.prompter(tokenizer, TEMPLATE, "plain", tiny.settings(), [])
-    settings = tiny.settings(max_new_tokens=5)
-    written = evaluation.answer(model, plain, "engine", settings)
-    assert written == evaluation.answer(model, plain, "engine", settings)
+    (cooler,) = evaluation.answers(model, encoder, asked("engine " * 600, temperature=1e6), tiny.settings(), nowhere)
+    assert list(cooler["probabilities"].values()) == pytest.approx([0.5, 0.5], abs=1e-3)
+    plain, settings = (
+        encoding.prompter(tokenizer, TEMPLATE, "plain", tiny.settings(), []),
+        tiny.settings(max_new_tokens=5),
+    )
+    alone = [evaluation.answers(model, plain, asked(text), settings, nowhere)[0] for text in ("engine", "a b")]
+    assert alone == evaluation.answers(model, plain, asked("engine", "a b"), settings, tiny.execution(tmp_path))
+    assert alone[0]["probabilities"] is None
 
 
 def test_labels_whose_probability_is_nearly_nothing_still_have_shares(model, encoder, tokenizer):
     labels = ["engine " * 150, "doctor " * 150]
     long = encoding.prompter(tokenizer, TEMPLATE, "plain", tiny.settings(), labels)
-    assert "% of the labels' probability" in evaluation.answer(model, long, "a", tiny.settings())
+    (said,) = evaluation.answers(model, long, asked("a"), tiny.settings(), tiny.execution(None))
+    assert sum(said["probabilities"].values()) == pytest.approx(1)
+
+
+def test_the_temperature_is_the_one_with_the_least_loss_and_mends_the_probabilities():
+    """Against torch's own optimizer and loss. The scores are true log-probabilities, three times too sure."""
+    draw = numpy.random.default_rng(0)
+    scores = draw.normal(size=(4000, 5))
+    shares = calibration.probabilities(scores)
+    truth = numpy.array([draw.choice(5, p=row) for row in shares])
+    found = calibration.temperature(3 * scores, truth)
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100)
+
+    def loss():
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(torch.tensor(3 * scores) / log_temperature.exp(), torch.tensor(truth))
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert found == pytest.approx(float(log_temperature.exp().detach()), rel=1e-3)
+    assert found == pytest.approx(3, rel=0.1)
+    raw, mended = (calibration.error(calibration.probabilities(3 * scores, t), truth) for t in (1, found))
+    assert raw["value"] > 15
+    assert mended["value"] < 3
+    assert calibration.temperature(3 * scores[:10], truth[:10]) == 1
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy():
+    shares = numpy.array([[0.9, 0.1]] * 10 + [[0.4, 0.6]] * 10)
+    right = [0] * 8 + [1] * 2 + [1] * 3 + [0] * 7  # 0.8 of those with 0.9, and 0.3 of those with 0.6
+    assert calibration.error(shares, right)["value"] == pytest.approx(100 * (10 * 0.1 + 10 * 0.3) / 20)
+    assert calibration.error(numpy.array([[1.0, 0.0]] * 4), [0, 0, 0, 1])["value"] == pytest.approx(25)
+
+
+@pytest.mark.parametrize("kind", ["own", "study"])
+def test_own_data_calibrate_the_probabilities(kind, model, encoder, tmp_path):
+    data = dataclasses.replace(tiny.data(ROWS, ROWS, ROWS * 5, labels=LABELS), kind=kind)
+    execution = tiny.execution(tmp_path, stages=("tuned",))
+    scores = evaluation.labels(model, encoder, data, tiny.settings(max_new_tokens=4), execution)["tuned"]
+    assert ({"ece", "ece_raw"} <= set(scores)) == (kind == "own")
+    assert (tmp_path / "calibration.json").is_file() == (kind == "own")
+    if kind == "own":
+        assert calibration.stored(tmp_path) != 1
+        (tmp_path / "calibration.json").write_text("{}")
+        with pytest.raises(InputError, match="no temperature"):
+            calibration.stored(tmp_path)
 
 
 def test_a_model_whose_scores_are_nan_fails(model, encoder, tmp_path, monkeypatch):

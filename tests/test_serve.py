@@ -3,6 +3,7 @@ refuses; what it outlives. Servers run as users start them, on a tiny random mod
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -16,13 +17,14 @@ import threading
 import time
 from pathlib import Path
 
+import browser
 import httpx
 import pytest
 
 from common import files, generation
 from common.console import InputError
 from common.runs import identity, records
-from common.serving import batching, serve
+from common.serving import batching, serve, tryout
 from common.settings import Execution, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +44,7 @@ class Server:
         while not self.said or "http://" not in self.said[-1]:
             self.said.append(self.process.stdout.readline())
             assert self.said[-1], self.process.stderr.read()
-        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)/v1;", self.said[-1])[1])
+        self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)/v1,", self.said[-1])[1])
 
     def ask(self, path, body=None, method=None, **headers):
         """(status, headers, body read as JSON). body: bytes, or what JSON has."""
@@ -147,6 +149,7 @@ def experiment(tmp_path_factory):
     run["id"] = identity.digest(run["identity"])
     files.write_json(folder / "run.json", run)
     files.write_json(folder / "training.json", {})
+    files.write_json(folder / "labels.json", [])
     files.write_json(home / "results" / f"{NAME}.json", record(run))
     return folder
 
@@ -468,11 +471,54 @@ def test_messages_that_are_none(served, messages):
     assert (status, is_error(reply)["param"]) == (400, "messages")
 
 
-@pytest.mark.parametrize("path, method, status", [("/", "GET", 404), ("/v1/models", "POST", 405), ("/v1", "PUT", 404)])
+@pytest.mark.parametrize("path, method, status", [("/x", "GET", 404), ("/v1/models", "POST", 405), ("/v1", "PUT", 404)])
 def test_unknown_places_and_methods(served, path, method, status):
     found, _, reply = served.ask(path, method=method)
     assert found == status
     is_error(reply)
+
+
+def test_the_page_asks_in_the_wording_of_the_training(tmp_path):
+    wording = {"text": "Which of:\n{labels}\n\n{examples}### Text:\n{document}", "cue": "\n\n### Answer:"}
+    named = serve.Served(
+        "</script><script>alert(1)</script>", None, tmp_path, "plain", "float32", 9, wording, ("a", "b")
+    )
+    html, headers = tryout.page(named)
+    told = json.loads(re.search(r'type="application/json"[^>]*>(.*?)</script>', html)[1])
+    assert told == {
+        "name": named.name,
+        "chat": False,
+        "before": "Which of:\na\nb\n\n### Text:\n",
+        "after": wording["cue"],
+    }
+    nonce = re.search(r"script-src 'nonce-([^']+)'", headers["Content-Security-Policy"])[1]
+    assert html.count(f'nonce="{nonce}"') == 3
+    assert not re.search(r"https?://|src=", html)
+    chat = dataclasses.replace(named, format="chat")
+    assert tryout.frame(chat)[1] == ""
+    assert tryout.frame(dataclasses.replace(named, wording=None)) == (None, None)
+
+
+def test_a_text_typed_into_the_page_gets_the_answer_of_the_api(served, tmp_path):
+    if not browser.FOUND:
+        pytest.skip("no chromium is installed")
+    page = browser.Browser(tmp_path)
+    try:
+        page.open(f"http://127.0.0.1:{served.port}/")
+        page.value("document.getElementById('text').value = 'Ann: keys? Bob: on the <b>shelf</b>'")
+        page.value("document.getElementById('form').requestSubmit()")
+        page.until("document.getElementById('state').textContent.endsWith(' s')")
+        shown = page.value("document.getElementById('answer').textContent")
+        messages = [{"role": "user", "content": "Ann: keys? Bob: on the <b>shelf</b>"}]
+        reply = served.ask("/v1/chat/completions", {"messages": messages})[2]
+        assert shown == reply["choices"][0]["message"]["content"]
+        served.process.send_signal(signal.SIGSTOP)  # the server is slow: the page says so and takes no second question
+        page.value("document.getElementById('form').requestSubmit()")
+        assert page.value("document.getElementById('ask').disabled")
+        served.process.send_signal(signal.SIGCONT)
+        page.until("!document.getElementById('ask').disabled")
+    finally:
+        page.close()
 
 
 def test_only_this_machine_and_no_web_page(served):
@@ -759,6 +805,7 @@ def test_a_base_model_that_changed_since_the_training_is_told(experiment, tmp_pa
     files.write_json(tmp_path / "run.json", run | {"id": identity.digest(run["identity"])})
     (tmp_path / "adapter").symlink_to(experiment / "adapter")
     files.write_json(tmp_path / "training.json", {})
+    files.write_json(tmp_path / "labels.json", [])
     serve.find(str(tmp_path), None)
     assert "the adapter was trained on 0000000000" in capsys.readouterr().err
 

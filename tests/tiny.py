@@ -69,7 +69,7 @@ def settings(**changes):
 def execution(folder, **changes):
     from common.settings import Execution
 
-    return Execution(**{"folder": Path(folder), **changes})
+    return Execution(**{"folder": folder and Path(folder), **changes})
 
 
 def data(train, test=(), validation=(), labels=()):

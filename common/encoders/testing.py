@@ -1,7 +1,6 @@
 """The test stage of encoders: the tuned model beside the untrained encoder, and answers to single texts."""
 
 from common import evaluation, metrics
-from common.console import InputError, warn
 from common.encoders import contrastive, extraction, heads, probe
 
 
@@ -15,7 +14,14 @@ def labels(model, reader, data, settings, execution, checkpoint):
         else:
             scores = outputs(model, reader, data, execution, timing)
             predicted = evaluation.argmax_label(data.labels, scores)
-        return evaluation.classes(data, predicted)
+        found, confusion = evaluation.classes(data, predicted)
+        if stage == "tuned":
+            found |= evaluation.calibration.calibrated(data, execution, stage, scores, score_validation(timing))
+        return found, confusion
+
+    def score_validation(timing):
+        beside = timing.beside(evaluation.CALIBRATION)
+        return lambda rows: read_all(model, reader, rows, data.labels, "validation", execution, beside)
 
     return evaluation.stages(execution, len(data.test), score)
 
@@ -57,10 +63,16 @@ def extracts(data, scores, picks):
 
 
 def outputs(model, reader, data, execution, timing):
-    """A list for every test row: the log-probability of every class, or for every utterance that of being picked."""
-    rows, spans = reader.inputs(data.test, data.labels, "test")
-    predictions = evaluation.Predictions(execution, "tuned-scores", len(rows), timing)
-    sizes = [len(data.labels) if data.labels else len(row_spans) for row_spans in spans]
+    """`read_all` of the test rows."""
+    return read_all(model, reader, data.test, data.labels, "test", execution, timing)
+
+
+def read_all(model, reader, texts, labels, split, execution, timing):
+    """A list for every row: the log-probability of every class, or for every utterance that of being picked."""
+    rows, spans = reader.inputs(texts, labels, split)
+    name = "tuned-scores" if split == "test" else f"tuned-scores-{split}"
+    predictions = evaluation.Predictions(execution, name, len(rows), timing)
+    sizes = [len(labels) if labels else len(row_spans) for row_spans in spans]
     done = {row for row in predictions.done if len(predictions.rows[row]["scores"]) == sizes[row]}
 
     def convert(number, logits):
@@ -80,22 +92,15 @@ def utterance_scores(logits, spans):
     return [picked[start:end].mean().item() for start, end in spans]
 
 
-def answer(model, reader, text, labels, execution):
-    """The answer of a trained encoder to one text: the three likeliest classes with their probability, a line each;
-    without `labels`, the utterances that it picks."""
-    if not text.strip():
-        raise InputError("--text has nothing to read")
-    turns = extraction.utterances(text)
+def answers(model, reader, questions, labels, execution):
+    """What a trained encoder says to each of questions.rows, as evaluation.answers returns it: its likeliest class and
+    the probability of each, or without `labels` the utterances that it picks."""
+    scores = read_all(model, reader, questions.rows, labels, "input", execution, evaluation.Timing())
+    evaluation.warn_of_cuts(reader.truncated["input"], len(scores), reader.longest)
     if labels:
-        (ids, was_cut), spans = reader.text(text), None
-    else:
-        ids, spans, was_cut = reader.dialogue(turns)
-    if was_cut:
-        warn(f"the text is longer than {reader.longest} tokens and was cut")
-    rows = []
-    keep = lambda numbers, values, seconds: rows.extend(values)  # noqa: E731
-    heads.read(model, reader, [ids], logits_of, lambda number, logits: logits, execution, keep)
-    if not labels:
-        return extraction.summary(turns, utterance_scores(rows[0], spans), reader.picks)
-    ranked = sorted(zip(rows[0].softmax(-1).tolist(), labels, strict=True), reverse=True)[:3]
-    return "\n".join(f"{label}  {share:.1%}" for share, label in ranked)
+        return evaluation.ranked(labels, scores, questions.temperature)
+    dialogues = [extraction.utterances(row["text"]) for row in questions.rows]
+    pairs = zip(dialogues, scores, strict=True)
+    return [
+        {"answer": extraction.summary(turns, values, reader.picks), "probabilities": None} for turns, values in pairs
+    ]

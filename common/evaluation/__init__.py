@@ -5,12 +5,13 @@ batch by batch (predictions-*.jsonl), so that a resumed test goes on where it st
 """
 
 import contextlib
-import math
 
 from common import batched_forward, console, encoding, files, generation, metrics, qlora, scoring
+from common.evaluation import calibration
 from common.evaluation.kept import Predictions, Timing, is_answer, rows_apart, scores_of
 
 FREE = "free answers"  # name of the part of a stage that generates beside label scoring
+CALIBRATION = "calibration"  # and of the one that scores the validation rows
 
 
 def labels(model, encoder, data, settings, execution):
@@ -22,17 +23,17 @@ def labels(model, encoder, data, settings, execution):
     """
 
     def score(stage, prompts, timing):
-        predictions = Predictions(execution, f"{stage}-labels", len(prompts), timing, scores_of(data.labels))
-        batch_size = execution.inference_batch_size
-
-        def keep(rows, scores, seconds):
-            predictions.add(rows, [{"scores": row} for row in scores], seconds)
-
-        scoring.score_labels(model, encoder, prompts, data.labels, batch_size, keep, predictions.done)
+        label_scores = scores_of_labels(model, encoder, prompts, f"{stage}-labels", execution, timing)
         answers = generate(model, encoder, prompts, stage, settings, execution, timing.beside(FREE))
         texts, truth = [row["text"] for row in answers], [row["target"] for row in data.test]
-        scores, confusion = classes(data, argmax_label(data.labels, [row["scores"] for row in predictions.rows]))
+        scores, confusion = classes(data, argmax_label(data.labels, label_scores))
         scores |= metrics.outcomes(texts, truth, data.labels)
+
+        def score_others(rows):
+            prompts = encoding.prompts(encoder, rows, "validation")
+            return scores_of_labels(model, encoder, prompts, "validation", execution, timing.beside(CALIBRATION))
+
+        scores |= calibration.calibrated(data, execution, stage, label_scores, score_others)
         if len(data.labels) == 2:
             scores |= metrics.generated(texts, truth, data.labels)
         return scores, confusion
@@ -112,22 +113,44 @@ def of_task(task, model, encoder, data, settings, execution):
     return stage[task](model, encoder, data, settings, execution)
 
 
-def answer(model, encoder, text, settings):
-    """The answer of a trained adapter to one text: the three likeliest of encoder.labels with their share of the
-    probability; without labels, the generated text."""
-    prompts, results = [encoder.prompt(text, "text")], []
-    if encoder.truncated["text"]:
-        console.warn(f"the text is longer than {settings.max_document_tokens} tokens and was cut")
-    keep = lambda rows, values, seconds: results.extend(values)  # noqa: E731
+def scores_of_labels(model, encoder, prompts, name, execution, timing):
+    """The log-likelihood of each of encoder.labels after every prompt, shape (prompts, labels), by `Predictions`."""
+    predictions = Predictions(execution, name, len(prompts), timing, scores_of(encoder.labels))
+
+    def keep(rows, scores, seconds):
+        predictions.add(rows, [{"scores": row} for row in scores], seconds)
+
+    batch_size = execution.inference_batch_size
+    scoring.score_labels(model, encoder, prompts, encoder.labels, batch_size, keep, predictions.done)
+    return [row["scores"] for row in predictions.rows]
+
+
+def answers(model, encoder, questions, settings, execution):
+    """What a trained adapter says to each of questions.rows: [{"answer": text, "probabilities"}]. With encoder.labels
+    the answer is the likeliest, and probabilities has them all, {label: share}; without it is None."""
+    prompts, timing = encoding.prompts(encoder, questions.rows, "input"), Timing()
+    warn_of_cuts(encoder.truncated["input"], len(prompts), settings.max_document_tokens)
     if not encoder.labels:
-        options = {"decoding": settings.decoding, "seed": settings.seed}
-        generation.generate(model, encoder, prompts, settings.max_new_tokens, 1, keep, **options)
-        return results[0]["text"]
-    scoring.score_labels(model, encoder, prompts, encoder.labels, 1, keep)
-    best = max(results[0])
-    weights = [math.exp(score - best) for score in results[0]]  # minus the best: long labels would all underflow to 0
-    ranked = sorted(zip(weights, encoder.labels, strict=True), reverse=True)[:3]
-    return "\n".join(f"{name}  {weight / sum(weights):.1%} of the labels' probability" for weight, name in ranked)
+        written = generate(model, encoder, prompts, "tuned", settings, execution, timing)
+        return [{"answer": row["text"], "probabilities": None} for row in written]
+    scores = scores_of_labels(model, encoder, prompts, "tuned-labels", execution, timing)
+    return ranked(encoder.labels, scores, questions.temperature)
+
+
+def ranked(labels, scores, temperature):
+    """The `answers` of rows with these scores: the first of equally likely labels."""
+    shares = calibration.probabilities(scores, temperature).tolist() if scores else []
+    likeliest = argmax_label(labels, scores)
+    return [
+        {"answer": label, "probabilities": dict(zip(labels, row, strict=True))}
+        for label, row in zip(likeliest, shares, strict=True)
+    ]
+
+
+def warn_of_cuts(cut, total, longest):
+    if cut:
+        which, were = ("the text is", "was") if total == 1 else (f"{cut} of {total} texts are", "were")
+        console.warn(f"{which} longer than {longest} tokens and {were} cut")
 
 
 def argmax_label(labels, scores):

@@ -80,7 +80,8 @@ def row_scores(text):
 
 
 class Predictions:
-    """The predictions of a stage, in a file that survives a kill. A line of it is a batch.
+    """The predictions of a stage, in a file that survives a kill (none if execution.folder is None). A line of it is a
+    batch.
 
     rows: a dictionary for every test row, in the rows' order; complete when every batch has been added.
     done: numbers of the rows that were read from the file of an interrupted run.
@@ -90,6 +91,9 @@ class Predictions:
 
     def __init__(self, execution, name, n, timing, valid=is_scores):
         self.rows, self.timing, self.valid = [None] * n, timing, valid
+        self.path, self.done = None, frozenset()
+        if execution.folder is None:
+            return
         self.path = execution.folder / f"predictions-{name}.jsonl"
         lines = self.path.read_bytes().splitlines(keepends=True) if execution.resume and self.path.is_file() else []
         valid_lines = [line for line in lines if self._take(line)]
@@ -118,6 +122,8 @@ class Predictions:
     def add(self, rows, results, seconds):
         """Store one batch and append it to the file as one line, which is complete or skipped later."""
         self._place(rows, results, seconds)
+        if self.path is None:
+            return
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"rows": rows, "seconds": seconds, "found": results}, ensure_ascii=False) + "\n")
 

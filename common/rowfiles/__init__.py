@@ -70,11 +70,14 @@ class Source:
             raise InputError(f"{self.path.name} has {len(matches)} columns called {name}: rename one")
         return matches[0] if matches else None
 
-    def rows(self, columns=None):
-        """Yields (number, {column: value}) of every row. columns: the ones that are needed (default: all)."""
+    def rows(self, columns=None, exact=True):
+        """Yields (number, {column: value}) of every row. columns: the ones that are needed (default: all). exact:
+        whether numbers of JSON are texts, as they are written."""
         if self.format == ".parquet":
             return formats.parquet_rows(self, columns)
-        return {".jsonl": formats.json_lines, ".json": formats.json_rows}.get(self.format, formats.csv_rows)(self)
+        if self.format in (".json", ".jsonl"):
+            return {".jsonl": formats.json_lines, ".json": formats.json_rows}[self.format](self, exact)
+        return formats.csv_rows(self)
 
     def error(self, number, problem):
         return InputError(f"{self.path.name}, {self.unit} {number}: {problem}")

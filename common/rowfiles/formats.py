@@ -62,11 +62,12 @@ def json_format(path, encoding, suffix):
     return ".json" if not more and any(isinstance(value, list | dict) for value in row.values()) else ".jsonl"
 
 
-def decoded(content):
-    return json.loads(content, parse_float=str, parse_int=str, parse_constant=lambda name: None)
+def decoded(content, exact):
+    numbers = {"parse_float": str, "parse_int": str} if exact else {}
+    return json.loads(content, parse_constant=lambda name: None, **numbers)
 
 
-def json_lines(source):
+def json_lines(source, exact=True):
     """`Source.rows` of a file with one object a line."""
     with readable(source.path), characters(source.path, source.encoding) as stream:
         for number, line in enumerate(stream, 1):
@@ -74,19 +75,19 @@ def json_lines(source):
             if not content:
                 continue
             try:
-                row = decoded(content)
+                row = decoded(content, exact)
             except ValueError as error:
                 problem = str(error).split(":")[0]
                 raise source.error(number, f"no JSON object ({problem}): write one object a line") from None
             yield number, checked(source, number, row)
 
 
-def json_rows(source):
+def json_rows(source, exact=True):
     """`Source.rows` of an array of objects, of an object with one such array or with an array a column."""
     with readable(source.path), characters(source.path, source.encoding) as stream:
         content = stream.read().strip("\ufeff \t\r\n")
         try:
-            value = decoded(content)
+            value = decoded(content, exact)
         except ValueError as error:
             raise InputError(f"{source.path.name}: no JSON ({error}): write one array of objects") from None
         if isinstance(value, dict):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import checkpoints, console, data, encoding, files, processes
 from common.console import InputError, say
-from common.runs import checks, flags, folders, identity, records, run
+from common.runs import checks, flags, folders, identity, questions, records, run
 from common.settings import Settings
 
 LISTED = 30  # classes: the prompt of own data names as many; of more it says that the answer is a class's name
@@ -58,11 +58,11 @@ class Experiment:
     def first(self):
         return self.variant or self.facts.VARIANTS[0]
 
-    def start(self, main, answer=None):
-        """Run main(run) or, with --text, print answer(run); returns the exit code."""
-        return console.exit_code(self.execute, main, answer)
+    def start(self, main, answers=None):
+        """Run main(run) or, with --text or --input, print or write answers(run); returns the exit code."""
+        return console.exit_code(self.execute, main, answers)
 
-    def execute(self, main, answer):
+    def execute(self, main, answers):
         args = self.arguments()
         if args.dry_run == "budget" and self.kind_of(args) == "training":
             # common/budget is in a higher layer than this file, so it runs as a command.
@@ -75,11 +75,11 @@ class Experiment:
         if args.resume and all(this_run.finished() for this_run in runs):
             return say(f"finished before, nothing to do\nrecord: {files.display(runs[-1].record_path)}")
         checks.check_machine(runs[-1])
-        if runs[-1].data is None and not runs[-1].text:
+        if runs[-1].data is None and not runs[-1].asks:
             runs = self.resolve_all(fetch=True)
         for this_run in runs:
             if not (args.resume and this_run.finished()):
-                code = run.perform(this_run, main, answer)
+                code = run.perform(this_run, main, answers)
         return code
 
     @functools.cached_property
@@ -124,6 +124,7 @@ class Experiment:
             args.epochs = epochs
         task, trained = args.task_type, None
         if self.kind == "inference":
+            questions.check(args)
             trained = trained_run(self, task, args.experiment_dir, sources_of(args))
         name = args.pretrained_ckpt or (trained and trained.checkpoint)
         name = name or (checkpoints.stand_in(self.first.format) if args.demo else self.first.checkpoint)
@@ -138,7 +139,8 @@ class Experiment:
         rows = {"path": args.data, "demo": args.demo, "text_column": args.text_column, "target_column": target}
         rows |= {name: vars(args).get(name) for name in ("encoding", "delimiter", "label_names")}
         rows |= {limit: getattr(settings, limit) for limit in limits}
-        reads_rows = fetch or (not vars(args).get("text") and data.at_hand(task, args.data, args.demo))
+        asks = vars(args).get("text") or vars(args).get("input")
+        reads_rows = fetch or (not asks and data.at_hand(task, args.data, args.demo))
         data_rows = data.of_task(task, **rows) if reads_rows else None
         run_identity = identity.Identity(
             kind=kind,
@@ -286,15 +288,16 @@ class Trained:
     format: str
     wording: dict
     source: str  # of its training rows: "sample", "study" or "own"
+    columns: dict  # {"text_column", "target_column"} that it was trained on, None for the data set's own
     settings: Settings
 
 
 def sources_of(args):
     """Sources of training rows ("sample", "study", "own") among which an inference without --experiment_dir looks for
-    its training: the source of the rows to score; for a single --text any but the sample."""
+    its training: the source of the rows to score; for --text and --input any but the sample."""
     if args.demo:
         return ("sample",)
-    if args.text:
+    if args.text or args.input:
         return ("study", "own")
     return ("own",) if args.data else ("study",)
 
@@ -324,4 +327,4 @@ def trained_run(experiment, task, folder, sources):
     fields = run_json["identity"]
     settings, digest = Settings().replaced(fields["settings"]), checkpoints.sha256(records.weights_of(folder))
     details = (fields[name] for name in ("checkpoint", "format", "wording"))
-    return Trained(folder, run_json["id"], digest, *details, run_json["source"], settings)
+    return Trained(folder, run_json["id"], digest, *details, run_json["source"], fields["data"], settings)

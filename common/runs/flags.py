@@ -177,6 +177,8 @@ TRAINED = {
     "experiment_dir": flag("folder of a training run (default: the newest one of the task in this folder)",
                            metavar="DIR", type=name),
     "text": flag("answer this one text instead of scoring the test rows", metavar="TEXT", type=name),
+    "input": flag("answer the rows of this file: csv, tsv, jsonl, json, parquet, or .gz", metavar="FILE", type=name),
+    "output": flag("new csv, tsv or jsonl file for the rows of --input with their answers", metavar="FILE", type=name),
 }  # fmt: skip
 BEFORE = {"no_before": switch("score only the tuned model, not the base model")}
 RUNNING = {

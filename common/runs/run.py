@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import console, data, encoding, files, machine, metrics, precision, processes, qlora, training
 from common.console import Failed, InputError, say
-from common.runs import claim, identity, records
+from common.runs import claim, identity, questions, records
 from common.settings import Execution
 
 STAGES = {"training": ("base", "tuned"), "baseline": ("base",), "inference": ("tuned",)}
@@ -46,7 +46,8 @@ class Run:
         self.task, self.kind, self.format = run_identity.task, run_identity.kind, run_identity.format
         self.template = encoding.Template(**run_identity.wording)
         self.method, self.text = identity.method(run_identity.fields()), vars(args).get("text")
-        self.trained = trained and trained.folder
+        self.asks = bool(self.text or vars(args).get("input"))  # for answers, not for a test
+        self.trained, self.trained_columns = trained and trained.folder, trained.columns if trained else {}
         self.started_at, self.environment = records.now(), None
         inference = "inference_" if run_identity.kind == "inference" else ""
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", checkpoint.label).strip("-.") or "model"
@@ -56,6 +57,8 @@ class Run:
         own = any(checkpoint.name == own_variant.checkpoint for own_variant in experiment.facts.VARIANTS)
         shown = own and (not data_rows or data_rows.kind == "study") and not args.output_dir
         self.record_path = experiment.home / "results" / f"{label}.json" if shown else folder / "record.json"
+        if self.asks:
+            folder = None if self.text else Path(f"{args.output}.partial").expanduser()
         kernels = ("use_flash_attention", "use_liger_kernel", "torch_compile")
         self.execution = Execution(
             folder=folder,
@@ -70,6 +73,11 @@ class Run:
     @functools.cached_property
     def tokenizer(self):
         return qlora.tokenizer(self.checkpoint)
+
+    @functools.cached_property
+    def questions(self):
+        """The questions.Questions of --text or --input."""
+        return questions.of_run(self)
 
     @property
     def labels(self):
@@ -233,10 +241,12 @@ def counts(scores):
 # Starting
 
 
-def perform(run, main, answer):
-    """Run main(run) in the run's folder or, with --text, print answer(run). If main raises Failed, write a record with
-    the status and the reason."""
-    quiet_libraries(run.checkpoint, run.text or data.at_hand(run.task, run.args.data, run.args.demo))
+def perform(run, main, answers):
+    """Run main(run) in the run's folder or, with --text or --input, print or write answers(run). If main raises Failed,
+    write a record with the status and the reason."""
+    if run.asks and run.questions.rows == []:
+        raise InputError(f"{run.args.input} has no texts to answer")
+    quiet_libraries(run.checkpoint, run.asks or data.at_hand(run.task, run.args.data, run.args.demo))
     import torch
 
     machine.keep_freed()
@@ -246,8 +256,8 @@ def perform(run, main, answer):
     with processes.first_goes_first():  # the others find its measurement
         used, why = precision.chosen(run.args.precision, run.facts.PRECISION, trains_all, run.variant.shape)
     run.execution = dataclasses.replace(run.execution, precision=used)
-    if run.text:
-        return say(answer(run))
+    if run.asks:
+        return questions.reply(run, answers)
     run.environment = records.environment() | {"threads": machine.threads()}
     run.environment |= {"precision": used, "precision_reason": why}
     if processes.count() > 1:

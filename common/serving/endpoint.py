@@ -14,11 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from common.console import InputError
-from common.serving import batching
+from common.serving import batching, tryout
 from common.serving.openai_api import (
     FIELDS,
     MAX_TOKENS,
@@ -80,7 +80,7 @@ class Endpoint:
         async def on_defect(*_):
             return error_reply(500, "a defect of the server; its own output says which")
 
-        routes = {"/health": self.health, "/v1/models": self.models}
+        routes = {"/": self.page, "/health": self.health, "/v1/models": self.models}
         routes |= dict.fromkeys(FIELDS, self.complete)
         app = Starlette(
             routes=[
@@ -89,6 +89,10 @@ class Endpoint:
             exception_handlers={Refused: on_refused, HTTPException: on_not_found, Exception: on_defect},
         )
         return Guard(app, port)
+
+    async def page(self, _):
+        html, headers = tryout.page(self.served)
+        return HTMLResponse(html, headers=headers)
 
     async def health(self, _):
         return JSONResponse({"status": "ok", "model": self.served.name, "waiting": len(self.worker.waiting)})

@@ -1,7 +1,8 @@
 """Serve a model on this machine behind an OpenAI-compatible API: `python -m common serve RECORD_OR_EXPERIMENT` serves
 a trained adapter on its 4-bit base, `python -m common serve --pretrained_ckpt NAME` an untrained model.
 
-    GET /health, GET /v1/models, POST /v1/completions {"prompt"}, POST /v1/chat/completions {"messages"}
+    GET / (a page to try it), GET /health, GET /v1/models
+    POST /v1/completions {"prompt"}, POST /v1/chat/completions {"messages"}
 Both POST routes take model, max_tokens (default: the run's own limit, else 128; always cut to fit the context),
 temperature (default 0: greedy; else 0.01 to 2), top_k, seed, stop (up to 4 texts; the answer ends before the first) and
 stream. The server strips white space from both ends of an answer, as scoring does, refuses any other field, and answers
@@ -13,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import checkpoints, files, machine
+from common import checkpoints, files, machine, training
 from common import precision as precisions
 from common.console import InputError, say, warn
 from common.runs import checks, flags, folders, records
@@ -36,6 +37,8 @@ class Served:
     format: str
     precision: str
     max_new_tokens: int | None = None
+    wording: dict | None = None  # fields of the run's encoding.Template, for the page
+    labels: tuple = ()  # its classes
 
 
 def find(target, ckpt):
@@ -65,7 +68,8 @@ def find(target, ckpt):
             f"{base} is now {checkpoint.revision}, the adapter was trained on {fields['revision']}: answers may differ"
         )
     precision = precision if fields["precision"] == "auto" else fields["precision"]
-    return Served(folder.name, checkpoint, folder / "adapter", format, precision, fields["settings"]["max_new_tokens"])
+    limit, labels = fields["settings"]["max_new_tokens"], tuple(training.trained_labels(folder))
+    return Served(folder.name, checkpoint, folder / "adapter", format, precision, limit, fields["wording"], labels)
 
 
 def trained(target):
@@ -125,9 +129,11 @@ def open_for(app, listener, worker):
     """Answer requests until Ctrl-C or SIGTERM. listener: the bound socket."""
     from common.serving import web
 
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     worker.start()
-    server = web.Server(app, worker, lambda: say(f"open to this machine at {address}; Ctrl-C ends"))
+    server = web.Server(
+        app, worker, lambda: say(f"open to this machine at {address}/v1, to try at {address}; Ctrl-C ends")
+    )
     server.run(sockets=[listener])
     worker.join(END_SECONDS)
     say("\nended")
