@@ -159,7 +159,8 @@ def load(task, **rows):
         validation = clean(raw.get("validation", []), labelled, dropped, used)
         train = clean(raw["train"], labelled, dropped, {key(row): "also in validation" for row in validation} | used)
     if not train or not test:
-        raise InputError(f"no rows left to {'test' if train else 'train'} on in {source}; dropped: {dropped or 'none'}")
+        few = f"no rows left to {'test' if train else 'train'} on in {source}; dropped: {dropped or 'none'}"
+        raise InputError(f"{few}; give it 10 rows or more, and two or more of each class")
     labels = classes(train, {"test": test, "validation": validation}, source) if labelled else []
     full_size, (train, validation, test) = len(train), (spread(part, labelled) for part in (train, validation, test))
     train = train[: max(1, int(rows.train_sample_fraction * full_size))][: rows.max_train_samples]
@@ -179,7 +180,8 @@ def columns_of(dataset, rows):
         raise InputError(f"{flag}: an empty text names nothing")
     columns = {"text": rows.text_column or dataset["text"], "target": rows.target_column or dataset["target"]}
     if columns["text"] == columns["target"]:
-        raise InputError(f"the column {columns['text']} cannot be both the text and the target: name two columns")
+        file = f"{Path(rows.path).name}: " if rows.path else ""
+        raise InputError(f"{file}the column {columns['text']} cannot be both the text and the target: name two columns")
     if "input" in dataset and dataset["input"] not in columns.values():
         columns["input"] = dataset["input"]
     return columns
@@ -228,8 +230,7 @@ def own(path, rows, columns, labelled):
     names = names_of_labels(rows.label_names) if labelled and rows.label_names else None
 
     def read_file(file):
-        found = table(file, columns, own=True, encoding=rows.encoding, delimiter=rows.delimiter)
-        return [named(row, names, rows.label_names) for row in found] if names else found
+        return table(file, columns, own=True, encoding=rows.encoding, delimiter=rows.delimiter, labels=names)
 
     if os.path.isdir(path):
         files = {"train": split_file(path, ("train", "validation"))}
@@ -278,13 +279,6 @@ def names_of_labels(path):
     if not names or not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise InputError(f"{path} (--label_names) has no names: write one a line, or a JSON object of label and name")
     return {str(label): name.strip() for label, name in names.items()}
-
-
-def named(row, names, path):
-    target = row["target"].strip()
-    if target and target not in names:
-        raise InputError(f"label {target!r} has no name in {path} (--label_names): add it there")
-    return {**row, "target": names.get(target, "")}
 
 
 def described(files):

@@ -70,13 +70,16 @@ def classes(train, others, source):
     """Sorted classes of the training rows. Raises InputError for 1 or > MAX_CLASSES, or one that only `others` have."""
     labels = sorted({row["target"] for row in train})
     if len(labels) < 2:
-        raise InputError(f"{source} has one class only ({labels[0]}): nothing to tell apart")
+        raise InputError(f"{source} has one class only ({labels[0]:.60}): add rows of another, or name another column")
     if len(labels) > MAX_CLASSES:
-        raise InputError(f"{source} has {len(labels)} classes, more than {MAX_CLASSES}: is it the column of the label?")
+        raise InputError(f"{source} has {len(labels)} classes, more than {MAX_CLASSES}: name the label's column")
     for split_name, rows in others.items():
         unseen = sorted({row["target"] for row in rows} - set(labels))
         if unseen:
-            raise InputError(f"class {unseen[0]!r} is in the {split_name} rows of {source}, not in the training rows")
+            raise InputError(
+                f"class {unseen[0]!r:.60} is in the {split_name} rows of {source}, not in the training rows: "
+                "move some of its rows there, or remove it"
+            )
     return labels
 
 

@@ -21,13 +21,14 @@ def split_file(folder, names, required=True):
                 return folder / f"{name}{suffix}"
     if required:
         expected = " or ".join(f"{name}.csv|tsv|jsonl|json|parquet" for name in names)
-        raise InputError(f"{folder} has no {expected}, nor a .gz of one")
+        raise InputError(f"{folder} has no {expected}, nor a .gz of one: add it")
     return None
 
 
-def table(path, columns, own=False, encoding=None, delimiter=None):
-    """Rows of one file as dictionaries of texts. columns: {field of a row: column of the file}. Missing values become
-    "". Rows of own data have an "input" only if the file has that column. Raises InputError for a missing column."""
+def table(path, columns, own=False, encoding=None, delimiter=None, labels=None):
+    """Rows of one file as dictionaries of texts. columns: {field of a row: column of the file}; labels: {target: its
+    name}, where targets get names. Missing values become "". Rows of own data have an "input" only if the file has that
+    column. Raises InputError for a missing column, and for a target without a name."""
     source = opened(path, encoding, delimiter)
     found = {name: source.column(column) for name, column in columns.items()}
     if own and found.get("input", "") is None:
@@ -35,14 +36,17 @@ def table(path, columns, own=False, encoding=None, delimiter=None):
     missing = [columns[name] for name, column in found.items() if column is None]
     if missing:
         raise InputError(
-            f"{path.name} has no column {' or '.join(missing)}; its columns are {', '.join(source.columns)}; "
+            f"{path.name} has no column {' or '.join(missing)}; {source.described()}; "
             "name yours with --text_column and --label_column, --summary_column or --answer_column"
         )
-    names = list(found.items())
-    return [
-        {name: text(row.get(column), source, line, column) for name, column in names}
-        for line, row in source.rows(set(found.values()))
-    ]
+    names, rows = list(found.items()), []
+    for number, row in source.rows(set(found.values())):
+        rows.append({name: text(row.get(column), source, number, column) for name, column in names})
+        if labels and (target := rows[-1]["target"].strip()):
+            if target not in labels:
+                raise source.error(number, f"the label {target!r:.60} has no name: add it to the file of --label_names")
+            rows[-1]["target"] = labels[target]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,18 @@ class Source:
         """What the numbers of `rows` count."""
         return "row" if self.format in (".parquet", ".json") else "line"
 
+    def described(self):
+        """A clause that says the columns, in quotes, so that blanks, and a line that is one column, can be seen."""
+        shown = ", ".join(repr(name if len(name) < 40 else name[:40] + "…") for name in self.columns[:12])
+        where = "its first line names" if self.delimiter else "its columns are"
+        return f"{where} {shown}{', …' if len(self.columns) > 12 else ''}"
+
     def column(self, name):
         """The file's column of this name, upper and lower case alike if no other is meant; None without one. Raises
         InputError for a name that two columns have."""
         matches = [name] * self.columns.count(name)
-        matches = matches or [column for column in self.columns if column.lower() == name.lower().strip()]
+        wanted = formats.bare(name).lower()
+        matches = matches or [column for column in self.columns if formats.bare(column).lower() == wanted]
         if len(matches) > 1:
             raise InputError(f"{self.path.name} has {len(matches)} columns called {name}: rename one")
         return matches[0] if matches else None
@@ -86,23 +97,28 @@ class Source:
 def opened(path, encoding=None, delimiter=None):
     """The Source of a file. encoding, delimiter: found by its first rows if not given. Raises InputError if it cannot
     be read."""
-    path, plain = Path(path), Path(path).name.lower().removesuffix(".gz")
-    suffix = Path(plain).suffix
-    if suffix not in FORMATS:
-        raise InputError(f"{path.name}: --data takes csv, tsv, jsonl, json or parquet, or a .gz of these")
+    path, suffix = Path(path), Path(Path(path).name.lower().removesuffix(".gz")).suffix
     with storage.readable(path):
+        if storage.is_parquet(path):
+            return Source(path, ".parquet", None, None, formats.parquet(path).schema_arrow.names)
+        if suffix not in FORMATS:
+            raise InputError(f"{path.name}: --data takes csv, tsv, jsonl, json or parquet, or a .gz of these")
         if suffix == ".parquet":
-            return Source(path, suffix, None, None, formats.parquet(path).schema_arrow.names)
+            raise InputError(f"{path.name} is no parquet file: get it again, or name it .csv or .jsonl if it is one")
         encoding = storage.known(encoding) or storage.encoding_of(path)
+    with storage.readable(path, encoding):
+        suffix = formats.text_format(path, encoding, suffix)
         if suffix in (".json", ".jsonl"):
-            source = Source(path, formats.json_format(path, encoding, suffix), encoding, None, [])
-            columns = {}
+            source, columns = Source(path, suffix, encoding, None, []), {}
             for _, row in source.rows():
                 columns |= dict.fromkeys(row)
-            return replace(source, columns=list(columns))
-        delimiter = delimiter or storage.delimiter_of(path, encoding, "\t" if suffix == ".tsv" else ",")
-        source = Source(path, suffix, encoding, delimiter, [])
-        return replace(source, columns=next(formats.csv_lines(source), (1, []))[1])
+        else:
+            delimiter = delimiter or storage.delimiter_of(path, encoding, "\t" if suffix == ".tsv" else ",")
+            source = Source(path, suffix, encoding, delimiter, [])
+            columns = next(formats.csv_lines(source), (1, []))[1]
+        if not columns:
+            raise InputError(f"{path.name} has no rows: write one line of column names, or one object a row")
+        return replace(source, columns=list(columns))
 
 
 def text(value, source, number, column):
