@@ -86,7 +86,7 @@ def test_a_script_fits_a_page():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_mains_of_a_task_are_equal_in_all_folders_of_models_that_write(task):
-    names = ["main", "answer"] if task.endswith("_inference") and "baseline" not in task else ["main"]
+    names = ["main", "answers"] if task.endswith("_inference") and "baseline" not in task else ["main"]
     for name in names:
         assert {function(folder, task, name) for folder in WRITERS} == {function("mistral", task, name)}
 
