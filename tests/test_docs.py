@@ -118,7 +118,7 @@ def test_the_front_page_fits_three_screens_and_asks_answers_and_links():
 def test_the_front_page_says_how_to_use_own_data_and_what_a_laptop_needs():
     """D.4, D.5."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for words in ("--data my.csv", "--text_column", "--label_column", "newsgroup", "figure:memory", "CPU wheels"):
+    for words in ("--data my.csv", "--text_column", "--label_column", "--instruction", "figure:memory", "CPU wheels"):
         assert words in text
 
 
