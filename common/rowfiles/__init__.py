@@ -26,23 +26,26 @@ def split_file(folder, names, required=True):
 
 
 def table(path, columns, own=False, encoding=None, delimiter=None):
-    """Rows of one file as dictionaries of texts. columns: {field of a row: column of the file}. Missing values become
-    "". Rows of own data have an "input" only if the file has that column. Raises InputError for a missing column."""
-    source = opened(path, encoding, delimiter)
+    """Rows of one file as dictionaries of texts. Arguments are those of `opened` and `named_rows`."""
+    return [row for _, row in named_rows(opened(path, encoding, delimiter), columns, own)]
+
+
+def named_rows(source, columns, own=False):
+    """Yields (number, row as a dictionary of texts) of a Source. columns: {field of a row: column of the file}. Missing
+    values become "". Rows of own data have an "input" only if the file has that column. Raises InputError for a missing
+    column."""
     found = {name: source.column(column) for name, column in columns.items()}
     if own and found.get("input", "") is None:
         del found["input"]
     missing = [columns[name] for name, column in found.items() if column is None]
     if missing:
         raise InputError(
-            f"{path.name} has no column {' or '.join(missing)}; its columns are {', '.join(source.columns)}; "
+            f"{source.path.name} has no column {' or '.join(missing)}; its columns are {', '.join(source.columns)}; "
             "name yours with --text_column and --label_column, --summary_column or --answer_column"
         )
     names = list(found.items())
-    return [
-        {name: text(row.get(column), source, line, column) for name, column in names}
-        for line, row in source.rows(set(found.values()))
-    ]
+    for line, row in source.rows(set(found.values())):
+        yield line, {name: text(row.get(column), source, line, column) for name, column in names}
 
 
 @dataclass(frozen=True)
