@@ -40,7 +40,7 @@ def main(words):
 
 def look(args, path):
     """Look at the rows in `path`, print what is found, write the files. Raises InputError."""
-    from common.look import baselines, kept, page, report
+    from common.look import advice, baselines, kept, page, report
 
     began = time.monotonic()
     if args.html:
@@ -51,12 +51,13 @@ def look(args, path):
     choice = chosen(args, next(iter(sources.values())))
     kept.check_columns(path, choice.columns)
     found = surveyed(args, sources, choice)
+    read_seconds = time.monotonic() - began
     record = report.about(path, sources, choice, found)
     show = lambda *parts: [say(report.part(name, record)) for name in parts]  # noqa: E731
     show("file", "columns", "dropped", "classes", "doubles")
-    is_sampled = kept.is_sampled(found)
+    is_sampled, more = kept.is_sampled(found), reading(args, sources)
     with kept.sampled(found, choice) if is_sampled else contextlib.nullcontext(path) as read:
-        rows = loaded(args, choice, read, encoding_of(args, sources), is_sampled)
+        rows = loaded(choice, read, more if not is_sampled else [])
         record["splits"] = {"rows": rows.n, "sampled": is_sampled, "how": rows.source, "kept_in": None}
         if not is_sampled and not args.no_save and len(sources) == 1:
             split = kept.write_split(path, rows, choice)
@@ -69,7 +70,8 @@ def look(args, path):
         record["verdict"] = baselines.sentence(record["baselines"], choice.role) if record["baselines"] else None
         record["seconds"] = {"baselines": round(time.monotonic() - began, 1)}
         show("verdict")
-        measured(args, choice, read, encoding_of(args, sources), record, rows, show)
+        advisor = advice.Advisor(args, choice, read, more, 2 * read_seconds)
+        measured(advisor, record, rows, show)
     record["seconds"]["all"] = round(time.monotonic() - began, 1)
     finish(args, path, record)
 
@@ -108,37 +110,32 @@ def surveyed(args, sources, choice):
     return found
 
 
-def encoding_of(args, sources):
+def reading(args, sources):
     """Flags with which a script reads the file as it was read here."""
     words = ["--encoding", args.encoding] if args.encoding else []
     if not words and any(source.encoding == "cp1252" for source in sources.values()):
         words = ["--encoding", "cp1252"]  # guessed with a warning; named, the scripts are silent
-    return words + (["--delimiter", args.delimiter] if args.delimiter else [])
+    words += ["--delimiter", args.delimiter] if args.delimiter else []
+    return words + (["--label_names", args.label_names] if args.label_names else [])
 
 
-def loaded(args, choice, read, more, is_sampled):
-    """The rows as a training reads them, data.Data. read: the file, the folder or a sample of it."""
+def loaded(choice, read, more):
+    """The rows as a training reads them, data.Data. read: the file, the folder or a sample of it; more: flags that say
+    how to read it."""
     from common import data
 
-    how = dict(zip(more[::2], more[1::2], strict=True)) if not is_sampled else {}
+    dataset, columns = data.TASKS[choice.task][0], choice.columns
+    how = {name.removeprefix("--"): value for name, value in zip(more[::2], more[1::2], strict=True)}
+    own = {name: columns[name] if columns[name] != dataset[name] else None for name in ("text", "target")}
     with contextlib.redirect_stdout(io.StringIO()):  # `look` describes them itself
-        return data.of_task(
-            choice.task,
-            path=str(read),
-            text_column=choice.columns["text"],
-            target_column=choice.columns["target"],
-            encoding=how.get("--encoding"),
-            delimiter=how.get("--delimiter"),
-            label_names=None if is_sampled else args.label_names,
-        )
+        return data.of_task(choice.task, path=str(read), text_column=own["text"], target_column=own["target"], **how)
 
 
-def measured(args, choice, read, more, record, rows, show):
+def measured(advisor, record, rows, show):
     """Add tokens, the example and the commands to the record, and show each when it is known."""
-    from common.look import advice, measures
+    from common.look import measures
     from common.runs.run import quiet_libraries
 
-    advisor = advice.Advisor(args, choice, read, more)
     steps = advisor.steps()
     writer = advisor.writing(steps)
     quiet_libraries(writer.checkpoint)

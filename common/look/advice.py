@@ -18,9 +18,9 @@ from common.runs import flags, folders
 from common.runs.run import quiet_libraries
 
 FIRST, LATER = 240, 3_600  # seconds that the first tuned score and the third command may take, scoring included
-STARTUP = 20  # seconds until a script begins to train: imports, rows, tokens, weights
+STARTUP = 30  # seconds until a script begins to train: imports, rows, weights, its own estimate
 SCORING_SHARE = 0.3  # of the time, at most, for scoring the test rows
-EPOCHS, ROWS, TEST_ROWS = 3, 64, 100  # a command is not cut below these
+EPOCHS, ROWS, TEST_ROWS = 1, 64, 50  # a command is not cut below these
 
 
 @dataclass
@@ -53,14 +53,17 @@ def home_of(checkpoint):
 
 
 class Advisor:
-    """Makes the commands for one file. args: of the command line; choice: guess.Choice; path: what the runs here read,
-    the file or a sample of it; more: flags that say how to read it."""
+    """Makes the commands for one file.
 
-    def __init__(self, args, choice, path, more):
+    args: of the command line; choice: guess.Choice; path: what the runs here read, the file or a sample of it; more:
+    flags that say how to read the file; reading_seconds: of a script, for its rows."""
+
+    def __init__(self, args, choice, path, more, reading_seconds):
         self.args, self.choice, self.path, self.task = args, choice, path, choice.task
-        self.more = more  # how the printed commands read the file
+        self.more, self.reading_seconds = more, reading_seconds
+        self.more_here = more if path == Path(args.file) else []  # a sample is in UTF-8 and has the labels' names
         self.gpu = bool(machine.cuda())
-        self.paces = {}
+        self.jobs, self.paces = {}, {}
 
     def flags(self, experiment, path, more):
         """Words that name the data, for a script of `experiment`."""
@@ -81,22 +84,8 @@ class Advisor:
         if len(experiment.by_task) > 1:
             words = ["--task_type", self.task, *words]
         with contextlib.redirect_stdout(io.StringIO()):  # the rows are described by `look`
-            run = experiment.resolve([*self.flags(experiment, self.path, self.read_more), *words])
+            run = experiment.resolve([*self.flags(experiment, self.path, self.more_here), *words])
         return Step(what, experiment, words, run, limit)
-
-    @property
-    def read_more(self):
-        """Flags with which the runs here read `path`: a sample is read as it was written."""
-        return self.more if str(self.path) == str(self.args.file) else []
-
-    def writer(self):
-        """(folder, words) of the model that writes: --pretrained_ckpt or the embedded one."""
-        embedded = home_of(checkpoints.stand_in("plain"))
-        if not self.args.pretrained_ckpt:
-            return embedded, []
-        home = home_of(self.args.pretrained_ckpt) or embedded
-        first = script(home, "training", self.task).first.checkpoint
-        return home, [] if first == self.args.pretrained_ckpt else ["--pretrained_ckpt", self.args.pretrained_ckpt]
 
     def writing(self, steps):
         """The run.Run of the model that writes: its tokenizer counts, its prompt is the example."""
@@ -111,7 +100,7 @@ class Advisor:
         tune = script(home, "training", self.task)
         large = self.large(home)
         if self.choice.labelled:
-            steps = [self.step("frozen features: no fine-tuning", script(encoder, "untrained", self.task))]
+            steps = [self.step("frozen features: no fine-tuning", script(encoder, "untrained", self.task), [], FIRST)]
             fine_tune = script(encoder, "training", self.task)
             steps += [self.step("fine-tune the encoder", fine_tune, ["--no_before"], FIRST)]
             if large and self.gpu and not words:
@@ -124,7 +113,7 @@ class Advisor:
             steps += [self.step("QLoRA of the model that writes", tune, ["--no_before", *words], FIRST)]
         else:
             steps = [self.step("QLoRA, a first score", tune, words, FIRST)]
-            steps += [self.step("QLoRA of the model that writes", tune, words, None if self.gpu else LATER)]
+            steps += [self.step("QLoRA of the model that writes", tune, words)]
         return [*steps, *([self.step("QLoRA of a larger model", large)] if large else [])]
 
     def large(self, beside):
@@ -146,7 +135,7 @@ class Advisor:
         return next(each for each in budget.prices()["instances"] if each["name"] == budget.REFERENCE)
 
     def commands(self, steps, total):
-        """[{"what", "command", "seconds", "memory_bytes", "where", "usd", "whole_seconds"}] of the Steps. total: usable
+        """[{"what", "command", "seconds", "memory_bytes", "fits", "where", "usd", "whole_seconds"}] of the Steps. total: usable
         rows of the file. seconds and usd are None if not known; whole_seconds: without the flags that cut it."""
         return [self.command(step, total) for step in steps]
 
@@ -155,19 +144,20 @@ class Advisor:
         quiet_libraries(run.checkpoint)
         elsewhere = run.checkpoint.source == "hub" and not self.gpu
         job = self.job(step, elsewhere)
-        found = {"what": step.what, "seconds": None, "memory_bytes": None, "where": "here", "usd": None}
+        found = {"what": step.what, "seconds": None, "memory_bytes": None, "fits": None, "where": "here", "usd": None}
         words, whole = [], None
         if job and elsewhere:
             peak, fits, spent, usd = seconds.on_instance(job, self.instance)
-            found |= {"memory_bytes": peak + memory.CONTEXT, "seconds": spent, "usd": usd}
+            found |= {"memory_bytes": peak + memory.CONTEXT, "seconds": spent, "usd": usd, "fits": fits}
             found["where"] = f"a GPU with {self.instance['memory_bytes'] / 1e9:.0f} GB ({self.instance['name']})"
         elif job:
             peak = memory.memory_of(job, memory.available_here())["peak"]
             found["memory_bytes"] = peak + self.reading(total)
+            found["fits"] = found["memory_bytes"] <= memory.available_here()
             pace = self.pace(job, run)
             if pace:
                 scale = total / max(1, sum(run.data.n.values()))
-                plan = Plan(step, job, pace, scale)
+                plan = Plan(step, job, pace, scale, STARTUP + self.reading_seconds)
                 whole = plan.seconds()
                 words = plan.cut()
                 found["seconds"] = plan.seconds()
@@ -177,13 +167,14 @@ class Advisor:
 
     def job(self, step, elsewhere):
         """The budget's Job of a Step; of an untrained model that of its folder's training, whose pace is the same."""
-        run = step.run
+        run, home = step.run, Path(step.experiment.file).parent
         if run.kind != "training":
-            home = Path(step.experiment.file).parent
-            training = script(home, "training", self.task)
-            extra = [step.words[i : i + 2] for i, word in enumerate(step.words) if word == "--pretrained_ckpt"]
-            run = self.step("", training, *extra).run
-        return jobs.of_run(run, gpu=True if elsewhere else None)
+            at = step.words.index("--pretrained_ckpt") if "--pretrained_ckpt" in step.words else len(step.words)
+            run = self.step("", script(home, "training", self.task), step.words[at : at + 2]).run
+        key = (run.checkpoint.name, home)
+        if key not in self.jobs:
+            self.jobs[key] = jobs.of_run(run, gpu=True if elsewhere else None)
+        return self.jobs[key]
 
     def pace(self, job, run):
         if run.checkpoint.name not in self.paces:
@@ -197,10 +188,11 @@ class Advisor:
 
 
 class Plan:
-    """The time of a Step, and what to cut so that it keeps its limit. scale: rows of the file for each row read here."""
+    """The time of a Step, and what to cut so that it keeps its limit. scale: rows of the file for each row read here;
+    startup: seconds before the training begins."""
 
-    def __init__(self, step, job, pace, scale):
-        self.step, self.job, self.pace = step, job, pace
+    def __init__(self, step, job, pace, scale, startup):
+        self.step, self.job, self.pace, self.startup = step, job, pace, startup
         self.settings, counts = step.run.settings, step.run.data.n
         self.epochs = self.settings.epochs or 0
         self.train, self.test = (round(scale * counts[split]) for split in ("train", "test"))
@@ -227,28 +219,31 @@ class Plan:
         return stages * self.test * row + before
 
     def seconds(self):
-        return STARTUP + self.training() + self.scoring()
+        return self.startup + self.training() + self.scoring()
 
     def cut(self):
-        """Flags that bring the time down to the limit: fewer test rows, then epochs, then training rows."""
-        limit, words, trains = self.step.limit, [], bool(self.epochs)
+        """Flags that bring the time down to the limit: fewer test rows, then epochs, then training rows. An epoch of
+        many rows teaches more than several of few in the same time."""
+        limit, words = self.step.limit, []
         if not limit or self.seconds() <= limit:
             return words
-        left = (limit - STARTUP) * (SCORING_SHARE if trains else 1)
+        trains = self.training() > 0
+        left = (limit - self.startup) * (SCORING_SHARE if trains else 1)
         if self.scoring() > left:
-            self.test = max(TEST_ROWS, rounded(self.test * left / self.scoring()))
+            self.test = fewer(self.test, left / self.scoring(), TEST_ROWS)
             words += ["--max_test_samples", str(self.test)]
-        left = limit - STARTUP - self.scoring()
-        if trains and self.training() > left and self.epochs > EPOCHS:
+        left = limit - self.startup - self.scoring()
+        if self.training() > left and self.epochs > EPOCHS:
             self.epochs = max(EPOCHS, int(self.epochs * left / self.training()))
             words += ["--epochs", str(self.epochs)]
-        if trains and self.training() > left:
-            self.train = max(ROWS, rounded(self.train * left / self.training()))
+        if self.training() > left and self.train > ROWS:
+            self.train = fewer(self.train, left / self.training(), ROWS)
             words += ["--max_train_samples", str(self.train)]
         return words
 
 
-def rounded(number):
-    """A number cut to two digits: 1234 -> 1200."""
-    digits = max(0, len(str(int(number))) - 2)
-    return int(number) // 10**digits * 10**digits
+def fewer(rows, share, least):
+    """A share of the rows, cut to two digits (1234 -> 1200), at least `least`."""
+    number = int(rows * max(0, share))
+    digits = max(0, len(str(number)) - 2)
+    return min(rows, max(least, number // 10**digits * 10**digits))

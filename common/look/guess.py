@@ -15,16 +15,16 @@ from common.splits import MAX_CLASSES
 HEAD = 5_000  # rows that the guess looks at
 LABEL_CHARACTERS = 60  # mean length of a label, at most
 SUMMARY_SHARE = 0.6  # a summary is at most this long, as a share of the text; names overrule it
+# Role of a column -> names that say so, the clearest first.
 NAMES = {
-    "instruction": ("instruction", "instructions", "prompt", "question", "query"),
-    "text": ("text", "message", "dialogue", "dialog", "conversation", "transcript", "document", "article", "review")
-    + ("content", "body", "post", "comment", "sentence", "utterance", "tweet", "email", "description", "ticket")
-    + ("question", "query", "request", "abstract", "reviewtext", "review_text", "full_text"),
-    "label": ("label", "labels", "class", "category", "intent", "topic", "sentiment", "target", "team", "tag", "queue")
-    + ("rating", "stars", "star_rating", "score", "overall", "polarity", "department", "priority", "emotion", "type"),
-    "summary": ("summary", "summaries", "highlights", "tldr", "headline", "gist"),
-    "answer": ("output", "answer", "response", "completion", "reply", "chosen"),
-}  # fmt: skip
+    "instruction": "instruction instructions prompt question query".split(),
+    "text": "text message dialogue dialog conversation transcript document article review content body post comment "
+    "sentence utterance tweet email description ticket question query request reviewtext review_text full_text".split(),
+    "label": "label labels class category intent topic sentiment target team tag queue rating stars star_rating score "
+    "overall polarity department priority emotion type".split(),
+    "summary": "summary summaries highlights tldr headline gist abstract".split(),
+    "answer": "output answer response completion reply chosen".split(),
+}
 # Columns of few values that are rarely what one wants to predict.
 OTHERS = ("id", "split", "fold", "index", "lang", "language", "source", "user", "date", "time", "year", "unnamed: 0")
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b")
@@ -57,7 +57,7 @@ class Column:
     def may_be_label(self):
         """Few distinct short values that repeat; of a handful of rows also values that do not."""
         few = self.distinct <= min(MAX_CLASSES, max(3, self.filled / 2))
-        return 0 < self.distinct and few and self.characters <= LABEL_CHARACTERS and not self.is_other
+        return self.distinct > 0 and few and self.characters <= LABEL_CHARACTERS and not self.is_other
 
     @property
     def may_be_text(self):
@@ -203,17 +203,16 @@ def guessed_text(task, columns, target):
 
 def described(column):
     """What the first rows say of a column, in words."""
-    words = f"{column.distinct:,} different values in {column.filled:,} rows, {column.characters:.0f} characters on average"
+    words = (
+        f"{column.distinct:,} different values in {column.filled:,} rows, {column.characters:.0f} characters on average"
+    )
     return words + (", numbers" if column.numeric > 0.5 else "")
 
 
 def still_open(source, task, text, target):
     """The InputError of a guess that fails."""
-    flags = ["--text_column"] if not text else []
-    if not target:
-        flags += [FLAGS[task]] if task else list(FLAGS.values())
-    which = " and ".join(flags[:1] + [" or ".join(flags[1:])] if not text and flags[1:] else [" or ".join(flags)])
-    return InputError(
-        f"{source.path.name}: which column is the {'text' if not text else ROLES.get(task, 'target')}? Its columns are "
-        f"{', '.join(source.columns)}; name them with {which or '--text_column'}"
-    )
+    flags = FLAGS[task] if task else " or ".join(FLAGS.values())
+    flags = " and ".join(([] if text else ["--text_column"]) + ([] if target else [flags])) or "--text_column"
+    what = "the text" if not text else f"the {ROLES.get(task, 'label, summary or answer')}"
+    listed = ", ".join(source.columns) or "none"
+    return InputError(f"{source.path.name}: which column is {what}? Its columns are {listed}; name it with {flags}")

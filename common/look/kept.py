@@ -41,8 +41,8 @@ def check_columns(path, columns):
     saved = files.read_json(data.split_record(path)) if data.saved_split(path) else {}
     if isinstance(saved.get("columns"), dict) and saved["columns"].get("text") != columns["text"]:
         raise InputError(
-            f"{data.split_record(path).name} keeps a split by the column {saved['columns'].get('text')}: name that with "
-            "--text_column, or remove the file"
+            f"{data.split_record(path).name} keeps a split by the column {saved['columns'].get('text')}: name that column "
+            "with --text_column, or remove the file"
         )
 
 

@@ -3,7 +3,7 @@
 import statistics
 import warnings
 
-from common import encoding, qlora
+from common import encoding
 
 COUNTED = 2_000  # rows whose tokens are counted, at most
 

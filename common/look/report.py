@@ -64,7 +64,9 @@ def file(record):
     kind += f", {found['encoding']}" if found["encoding"] else ""
     kind += f", delimiter {mark.get(found['delimiter'], found['delimiter'])}" if found["delimiter"] else ""
     rows = ", ".join(f"{name}: {n:,}" for name, n in read.items()) if len(read) > 1 else f"{sum(read.values()):,}"
-    return f"{found['name']}: {kind}, {found['bytes'] / 1e6:,.1f} MB, rows {rows}, columns {', '.join(found['columns'])}"
+    return (
+        f"{found['name']}: {kind}, {found['bytes'] / 1e6:,.1f} MB, rows {rows}, columns {', '.join(found['columns'])}"
+    )
 
 
 def columns(record):
@@ -162,7 +164,9 @@ def tokens(record):
     lines = []
     for each in record["tokens"]:
         text, target = each["text"], each["target"]
-        line = f"tokens   {each['checkpoint']}: text median {text['median']}, 90 % up to {text['p90']}, max {text['max']}"
+        line = (
+            f"tokens   {each['checkpoint']}: text median {text['median']}, 90 % up to {text['p90']}, max {text['max']}"
+        )
         if target:
             line += f"; target median {target['median']}, max {target['max']}"
         lines.append(f"{line}; {each['cut']:.1%} longer than {each['limit']} and cut (of {each['rows']:,} rows)")
@@ -174,7 +178,9 @@ def example(record):
     prompt = found["prompt"]
     if len(prompt) > 2 * CUT_TEXT:
         prompt = f"{prompt[:CUT_TEXT]}\n[… {len(prompt) - 2 * CUT_TEXT:,} characters …]\n{prompt[-CUT_TEXT:]}"
-    lines = [f"example  the first training row as {found['checkpoint']} reads it, {found['tokens'][0]} tokens, no loss:"]
+    lines = [
+        f"example  the first training row as {found['checkpoint']} reads it, {found['tokens'][0]} tokens, no loss:"
+    ]
     lines += [f"  | {line}" for line in prompt.splitlines()]
     answer = found["answer"].replace("\n", "\\n")
     return "\n".join([*lines, f'  loss on: "{answer}" ({found["tokens"][1]} tokens)'])
@@ -193,7 +199,8 @@ def expected(command):
     if command["whole_seconds"]:
         words.append(f"without the limits {console.duration(command['whole_seconds'])}")
     if command["memory_bytes"]:
-        words.append(f"{command['memory_bytes'] / 1e9:.1f} GB of memory")
+        lack = " (more than there is: lower --batch_size or --max_document_tokens)" if command["fits"] is False else ""
+        words.append(f"{command['memory_bytes'] / 1e9:.1f} GB of memory{lack}")
     if command["usd"] is not None:
         words.append(f"{command['usd']:.2f} USD")
     return ", ".join(words) + ("" if command["where"] == "here" else f", on {command['where']}")
