@@ -17,14 +17,25 @@ LABEL_CHARACTERS = 60  # mean length of a label, at most
 SUMMARY_SHARE = 0.6  # a summary is at most this long, as a share of the text; names overrule it
 # Role of a column -> names that say so, the clearest first.
 NAMES = {
-    "instruction": "instruction instructions prompt question query".split(),
-    "text": "text message dialogue dialog conversation transcript document article review content body post comment "
-    "sentence utterance tweet email description ticket question query request reviewtext review_text full_text".split(),
-    "label": "label labels class category intent topic sentiment target team tag queue rating stars star_rating score "
-    "overall polarity department priority emotion type".split(),
-    "summary": "summary summaries highlights tldr headline gist abstract".split(),
-    "answer": "output answer response completion reply chosen".split(),
-}
+    "instruction": (
+        "instruction", "instructions", "prompt", "question", "query"
+    ),
+    "text": (
+        "text", "message", "dialogue", "dialog", "conversation", "transcript", "document", "article", "review",
+        "content", "body", "post", "comment", "sentence", "utterance", "tweet", "email", "description", "ticket",
+        "question", "query", "request", "reviewtext", "review_text", "full_text"
+    ),
+    "label": (
+        "label", "labels", "class", "category", "intent", "topic", "sentiment", "target", "team", "tag", "queue",
+        "rating", "stars", "star_rating", "score", "overall", "polarity", "department", "priority", "emotion", "type"
+    ),
+    "summary": (
+        "summary", "summaries", "highlights", "tldr", "headline", "gist", "abstract"
+    ),
+    "answer": (
+        "output", "answer", "response", "completion", "reply", "chosen"
+    ),
+}  # fmt: skip
 # Columns of few values that are rarely what one wants to predict.
 OTHERS = ("id", "split", "fold", "index", "lang", "language", "source", "user", "date", "time", "year", "unnamed: 0")
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b")
@@ -194,8 +205,9 @@ def guessed_text(task, columns, target):
     if task == "instructions" and called(others, "instruction"):
         return called(others, "instruction")[0]
     texts = [column for column in others if column.may_be_text]
-    if called(texts, "text"):
-        return called(texts, "text")[0]
+    telling = called([column for column in others if column.distinct > 1 and column.numeric < 0.5], "text")
+    if telling:
+        return telling[0]
     longest = sorted(texts, key=lambda column: -column.characters)
     clear = len(longest) == 1 or (longest and longest[0].characters >= 1.5 * longest[1].characters)
     return longest[0] if clear else None

@@ -40,10 +40,8 @@ def check_columns(path, columns):
     """Raises InputError if the file's split was made for other columns: none of its rows would be found."""
     saved = files.read_json(data.split_record(path)) if data.saved_split(path) else {}
     if isinstance(saved.get("columns"), dict) and saved["columns"].get("text") != columns["text"]:
-        raise InputError(
-            f"{data.split_record(path).name} keeps a split by the column {saved['columns'].get('text')}: name that column "
-            "with --text_column, or remove the file"
-        )
+        name, column = data.split_record(path).name, saved["columns"].get("text")
+        raise InputError(f"{name} keeps a split by the column {column}: name that with --text_column, or remove it")
 
 
 def is_sampled(survey):
