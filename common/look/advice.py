@@ -20,7 +20,7 @@ from common.runs.run import quiet_libraries
 FIRST, LATER = 240, 3_600  # seconds that the first tuned score and the third command may take, scoring included
 STARTUP = 30  # seconds until a script begins to train: imports, rows, weights, its own estimate
 SCORING_SHARE = 0.3  # of the time, at most, for scoring the test rows
-EPOCHS, ROWS, TEST_ROWS = 3, 64, 50  # a command is not cut below these
+EPOCHS, ROWS, TEST_ROWS = 3, 100, 50  # a command is not cut below these
 
 
 @dataclass

@@ -156,7 +156,7 @@ def findings(parts, choice, names):
         duplicates += len(repeats)
         if split == "all":
             reason[repeats] = 1
-        for index, other in reversed(list(enumerate(seen, 2))):  # test rows come last, so that this reason wins
+        for index, other in enumerate(seen, 2):  # what is left of them has no text in common
             reason[numpy.isin(digests, seen[other])] = index
         shared.append(digests[reason > 1])
         places = numpy.flatnonzero(reason)
