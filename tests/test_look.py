@@ -127,7 +127,13 @@ def instructions(generator, n=80):
 
 def unnamed(generator):
     uuid = lambda: "-".join(f"{generator.randrange(16**4):04x}" for _ in range(8))  # noqa: E731
-    return [{"a": uuid(), "b": sentence(generator, "x", 20), "c": generator.choice("uvw")} for _ in range(200)]
+    row = lambda i: {  # noqa: E731
+        "a": uuid(),
+        "b": sentence(generator, "x", 20),
+        "c": generator.choice("uvw"),
+        "d": f"2024-01-{i % 9 + 10}",
+    }
+    return [row(i) for i in range(200)]
 
 
 def sorted_rows(generator):
@@ -136,7 +142,7 @@ def sorted_rows(generator):
 
 def without_spaces(generator):
     return [
-        {"text": "".join(chr(generator.randrange(0x4E00, 0x9000)) for _ in range(15)), "y": generator.choice("ab")}
+        {"x": "".join(chr(generator.randrange(0x4E00, 0x9000)) for _ in range(15)), "y": generator.choice("ab")}
         for _ in range(100)
     ]
 
@@ -154,7 +160,7 @@ def few(generator):
         (instructions, "a.jsonl", "instructions", "instruction", "output"),
         (unnamed, "a.csv", "classification", "b", "c"),
         (sorted_rows, "a.csv", "classification", "body", "label"),
-        (without_spaces, "a.csv", "classification", "text", "y"),
+        (without_spaces, "a.csv", "classification", "x", "y"),
         (few, "a.csv", "classification", "message", "team"),
     ],
 )
@@ -363,6 +369,22 @@ def test_a_page_of_the_users_is_not_replaced(tmp_path, quick):
     for _ in range(2):  # its own page it does replace
         assert quick(file, "--html", tmp_path / "page.html")[3] == 0
     assert_refused(quick(file, "--html", tmp_path / "none" / "page.html"), "none")
+
+
+@pytest.mark.parametrize("name", ["minilm", "no/such/model", "./nothing"])
+def test_a_model_that_cannot_write_or_is_not_there_is_refused_before_anything_is_written(name, tmp_path, quick):
+    file = write(tmp_path / "a.csv", tickets(60))
+    assert_refused(quick(file, "--pretrained_ckpt", name), name)
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def test_another_model_that_writes_is_in_the_commands(tiny_folder, tmp_path):
+    file = write(tmp_path / "a.csv", tickets(60))
+    args = look.parser().parse_args([str(file), "--pretrained_ckpt", str(tiny_folder)])
+    advisor = advice.Advisor(args, guessed(file), file, [], 0)
+    steps = advisor.steps()
+    assert steps[2].words == ["--pretrained_ckpt", str(tiny_folder)]
+    assert advisor.writing(steps).checkpoint.name == str(tiny_folder)
 
 
 def test_no_save_writes_nothing(tmp_path, quick):

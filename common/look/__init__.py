@@ -47,6 +47,8 @@ def look(args, path):
         page.check(args.html, path)
     if not args.no_save:
         kept.check(path)
+    if args.pretrained_ckpt:
+        advice.check_writer(args.pretrained_ckpt)
     sources = opened(path, args)
     choice = chosen(args, next(iter(sources.values())))
     kept.check_columns(path, choice.columns)

@@ -14,6 +14,7 @@ from pathlib import Path
 from common import budget, checkpoints, data, files, machine
 from common.budget import job as jobs
 from common.budget import memory, report, seconds
+from common.console import InputError
 from common.runs import flags, folders
 from common.runs.run import quiet_libraries
 
@@ -50,6 +51,16 @@ def home_of(checkpoint):
     """Path of the folder that lists `checkpoint`; None if no folder does."""
     found = folders.home(checkpoint)
     return found and Path(found[0].__file__).parent
+
+
+def check_writer(name):
+    """Raises InputError if --pretrained_ckpt names no model, one that is out of reach, or one that only reads."""
+    home = folders.home(name)
+    if home and home[1].format == "encoder":
+        raise InputError(
+            f"{name} reads and cannot write: name a model that writes, such as {checkpoints.stand_in('plain')}"
+        )
+    checkpoints.prepare(checkpoints.find(name, home and home[1].revision))
 
 
 class Advisor:
