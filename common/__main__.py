@@ -9,6 +9,7 @@ from common.console import InputError, say
 
 # verb -> (module whose main(words) it is, what it does)
 VERBS = {
+    "look": ("look", "look at a file of rows before training: what is in it, baselines, what to run next"),
     "tables": ("reports.tables", "rewrite the tables of every README from the records; --check changes nothing"),
     "plots": ("reports.plots", "draw the pictures of the READMEs from the records; --check changes nothing"),
     "calibrate": ("reports.calibration", "how often the tests behind better and worse are wrong, measured"),

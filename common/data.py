@@ -233,11 +233,7 @@ def own(path, rows, columns, labelled):
         return table(file, columns, own=True, encoding=rows.encoding, delimiter=rows.delimiter, labels=names)
 
     if os.path.isdir(path):
-        files = {"train": split_file(path, ("train", "validation"))}
-        validation = split_file(path, ("validation",), required=False)
-        if validation not in (None, files["train"]):
-            files["validation"] = validation
-        files["test"] = split_file(path, ("test",))
+        files = split_files(path)
         return {name: read_file(file) for name, file in files.items()}, f"{path} ({described(files)})", None
     if not os.path.isfile(path):
         raise InputError(f"no file or folder {path} (--data)")
@@ -245,6 +241,15 @@ def own(path, rows, columns, labelled):
     how = "split as in " + split_record(path).name if saved_split(path) else f"split, seed {SPLIT_SEED}"
     parts = "/".join(f"{100 * share:.0f}" for share in shares if share)
     return {"all": read_file(path)}, f"{path.name} ({parts} {how})", shares
+
+
+def split_files(folder):
+    """{split: file} of a folder with train.*, test.* and optionally validation.*. Raises InputError."""
+    files = {"train": split_file(folder, ("train", "validation"))}
+    validation = split_file(folder, ("validation",), required=False)
+    if validation not in (None, files["train"]):
+        files["validation"] = validation
+    return files | {"test": split_file(folder, ("test",))}
 
 
 def split_record(path):

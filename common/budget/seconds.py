@@ -5,6 +5,7 @@ import gc
 import json
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import machine, training
@@ -43,13 +44,46 @@ def seconds_here(job):
     return job.settings.epochs * (epoch + job.validation_tokens * long_seconds / long_tokens / 3)
 
 
-def probe(job, layers, batches):
-    """[mean seconds of a step] on each batch, with a model of `layers` layers; frees the model's memory."""
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a training by two timed steps: of an optimizer step whatever its rows, and of a padded token."""
+
+    step: float
+    token: float
+
+    def seconds(self, job):
+        """Seconds of the training `job`, validation included."""
+        return self.step * job.steps + self.token * (job.tokens + job.settings.epochs * job.validation_tokens / 3)
+
+
+def pace_here(job, tokens=256):
+    """The Pace of `job` on this machine; None where `seconds_here` has none. It times one pass of a few rows of a usual
+    length, about `tokens` padded tokens, and one of a single row: a few seconds instead of the minute of
+    `seconds_here`, and less exact."""
+    import torch
+
+    if job.gpu != torch.cuda.is_available() or not (job.gpu or job.parameters < machine.CPU_LIMIT):
+        return None
+    rows, length, answers = sorted(job.batches, key=lambda batch: batch[0] * batch[1])[len(job.batches) // 2]
+    fewer, layers = max(2, min(rows, tokens // length)), min(PROBE_LAYERS, job.layers)
+    passes = [(n, length, min(-(-answers * n // rows), n * length)) for n in (fewer, 1)]
+    with torch.random.fork_rng():
+        several, one = machine.attempt(probe, job, layers, passes, 1) or (None, None)
+    if several is None:
+        return None
+    depth = count(job, job.largest).products / count(job, job.largest, layers).products
+    token = max(several - one, several / 2) / ((fewer - 1) * length)  # a busy machine may time the single row too long
+    return Pace(depth * max(0.0, one - token * length), depth * token)
+
+
+def probe(job, layers, batches, times=ROUNDS):
+    """[mean seconds of a step] on each batch, timed so many times, with a model of `layers` layers; frees the model's
+    memory."""
     machine.keep_freed()  # as training does
     model, timed_step = stepper(job, layers)
     rounds = []
     with training.fused_layers(model, gpu=job.gpu):
-        for round_number in range(ROUNDS + 1):
+        for round_number in range(times + 1):
             if round_number == 1:  # training trims the heap before about every second step, so time steps after a trim
                 machine.give_back()
             rounds.append([timed_step(batch) for batch in batches])

@@ -26,27 +26,31 @@ def split_file(folder, names, required=True):
 
 
 def table(path, columns, own=False, encoding=None, delimiter=None, labels=None):
-    """Rows of one file as dictionaries of texts. columns: {field of a row: column of the file}; labels: {target: its
-    name}, where targets get names. Missing values become "". Rows of own data have an "input" only if the file has that
-    column. Raises InputError for a missing column, and for a target without a name."""
-    source = opened(path, encoding, delimiter)
+    """Rows of one file as dictionaries of texts. Arguments are those of `opened` and `named_rows`."""
+    return [row for _, row in named_rows(opened(path, encoding, delimiter), columns, own, labels)]
+
+
+def named_rows(source, columns, own=False, labels=None):
+    """Yields (number, row as a dictionary of texts) of a Source. columns: {field of a row: column of the file}; labels:
+    {target: its name}, where targets get names. Missing values become "". Rows of own data have an "input" only if the
+    file has that column. Raises InputError for a missing column, and for a target without a name."""
     found = {name: source.column(column) for name, column in columns.items()}
     if own and found.get("input", "") is None:
         del found["input"]
     missing = [columns[name] for name, column in found.items() if column is None]
     if missing:
         raise InputError(
-            f"{path.name} has no column {' or '.join(missing)}; {source.described()}; "
+            f"{source.path.name} has no column {' or '.join(missing)}; {source.described()}; "
             "name yours with --text_column and --label_column, --summary_column or --answer_column"
         )
-    names, rows = list(found.items()), []
-    for number, row in source.rows(set(found.values())):
-        rows.append({name: text(row.get(column), source, number, column) for name, column in names})
-        if labels and (target := rows[-1]["target"].strip()):
+    names = list(found.items())
+    for number, cells in source.rows(set(found.values())):
+        row = {name: text(cells.get(column), source, number, column) for name, column in names}
+        if labels and (target := row["target"].strip()):
             if target not in labels:
                 raise source.error(number, f"the label {target!r:.60} has no name: add it to the file of --label_names")
-            rows[-1]["target"] = labels[target]
-    return rows
+            row["target"] = labels[target]
+        yield number, row
 
 
 @dataclass(frozen=True)
