@@ -134,10 +134,7 @@ def plan(run, folder, args, sends):
     from common.export import card, weights
 
     if sends:
-        sizes = {
-            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
-        }
-        sizes.pop(MARK)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != MARK}
     else:
         sizes = weights.planned(run, args.to) | {"README.md": len(card.text(run, args.to, file="FILE").encode())}
         if "GGUF" in sizes:
@@ -169,6 +166,8 @@ def make(run, folder, args, script):
     with temporary(folder.parent) as scratch:
         made = scratch / "made"
         write(run, made, args, script)
+        for path in made.iterdir():  # safetensors writes files that no one else may read
+            path.chmod((made / "README.md").stat().st_mode)
         written = {path.name: digest(path) for path in sorted(made.iterdir())}
         files.write_json(made / MARK, mark_of(run, args) | {"files": written})
         if folder.is_dir():
@@ -207,7 +206,7 @@ def write(run, made, args, script):
     weights.write_merged(run, model)
     if scores:
         scores["after"] = scorer.after(model)
-        say(f"\n{card.changed(scores, args.to)}\n")
+        say(f"\n{console.columns(card.compared(scores))}\n")
     if args.to != "merged":
         made.mkdir()
         name = file_name(run, args)

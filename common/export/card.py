@@ -127,15 +127,20 @@ def scored(run):
     return f"{table(lines)}\n\nIn % with 95 % intervals where they are shares; `n` is in test rows. Scored: {how}."
 
 
-def changed(scores, kind):
-    """The scores before and after merging as a table."""
-    lines = [["metric", "adapter on its 4-bit base", "merged", "n"]]
+def compared(scores):
+    """Lines of a table with the scores before and after merging. scores: see `text`."""
+    lines = [["metric (%, 95 % interval)", "adapter on its 4-bit base", "merged", "n"]]
     for name, metric in scores["after"].items():
         figures = [metrics.figure(scores[stage].get(name)) for stage in ("before", "after")]
         lines.append([metrics.TITLES.get(name, name), *figures, str(metric["n"])])
+    return lines
+
+
+def changed(scores, kind):
+    """The section with the scores before and after merging."""
     note = "The GGUF file itself was not scored." if kind in ("gguf", "ollama") else ""
     return (
-        f"### Before and after merging\n\n{table(lines)}\n\nThe same first {scores['rows']} test rows, computed in "
+        f"### Before and after merging\n\n{table(compared(scores))}\n\nThe same first {scores['rows']} test rows, computed in "
         f"{scores['precision']}. The adapter was trained on the base in 4 bits, and is merged into unrounded weights: "
         f"answers can differ. {note}".rstrip()
     )

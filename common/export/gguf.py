@@ -22,8 +22,8 @@ def converter(path):
             return script
         raise InputError(f"no {NAME} at {path} (--converter)")
     raise InputError(
-        f"GGUF needs llama.cpp's {NAME}: name it with --converter, from a checkout of llama.cpp or from vendor/llama.cpp "
-        "of what `pip download llama-cpp-python --no-binary :all: --no-deps` fetches, unpacked"
+        f"GGUF needs llama.cpp's {NAME}: name it with --converter; it is in a checkout of llama.cpp, and in "
+        "vendor/llama.cpp of what `pip download llama-cpp-python --no-binary :all: --no-deps` fetches, unpacked"
     )
 
 

@@ -3,52 +3,47 @@ wording."""
 
 import json
 
-DOCUMENT = "{document}"
+FOLDER = 'FOLDER = "."  # this folder, or the name of its repository'
+OLLAMA = "\n\nOr with Ollama, which is then asked by the same text:\n\n```shell\nollama create tuned -f Modelfile\n```"
+PICKS = (
+    "\n\nIt scores every token by whether its utterance belongs to the summary (class 1). An utterance's score is the "
+    "mean of its tokens' log-probabilities; every utterance is read between the tokenizer's own beginning and end."
+)
 
 
 def text(run, kind, file=None):
     """The section of the card. run: trained.Trained; kind: of the export; file: name of the GGUF file."""
     if run.is_encoder:
-        return "\n\n".join([reading(run, kind), *([PICKS] if not run.labels else [])])
+        return block([*head(kind), *reading(run, kind)]) + ("" if run.labels else PICKS)
     if kind in ("gguf", "ollama"):
-        answer = run.settings.max_new_tokens
-        ollama = (
-            f"\n\nOr with Ollama:\n\n{block('ollama create tuned -f Modelfile', 'shell')}" if kind == "ollama" else ""
-        )
-        head = [
-            "import llama_cpp",
-            "",
-            f"model = llama_cpp.Llama({json.dumps(file)}, n_ctx={context(run)}, verbose=False)",
-        ]
-        return block("\n".join([*head, *wording(run), *cpp(run, answer)])) + ollama
-    return block("\n".join([*imports(run, kind), *loading(run, kind), *wording(run), *generating(run)]))
+        model = f"model = llama_cpp.Llama({json.dumps(file)}, n_ctx={context(run)}, verbose=False)"
+        code = block(["import llama_cpp", "", model, *wording(run), *asking(run)])
+        return code + (OLLAMA if kind == "ollama" else "")
+    return block([*head(kind), *loading(run, kind), *wording(run), *generating(run)])
 
 
-PICKS = (
-    "It scores every token by whether its utterance belongs to the summary (class 1). An utterance's score is the mean "
-    "of its tokens' log-probabilities; every utterance is read between the tokenizer's own beginning and end."
-)
+def block(lines):
+    return "\n".join(["```python", *lines, "```"])
 
 
-def block(code, language="python"):
-    return f"```{language}\n{code}\n```"
+def head(kind):
+    return [*(["import peft"] if kind == "adapter" else []), "import torch", "import transformers", "", FOLDER]
 
 
-def imports(run, kind):
-    yield from (["import peft"] if kind == "adapter" else [])
-    yield from ["import torch", "import transformers", "", 'FOLDER = "."  # this folder, or the name of its repository']
+def base(run):
+    """(Line that names the base model, further keywords of from_pretrained)."""
+    if run.checkpoint.source == "hub":
+        revision = f", revision={json.dumps(run.checkpoint.pin)}" if run.checkpoint.pin else ""
+        return f"BASE = {json.dumps(run.checkpoint.name)}", revision
+    return f"BASE = {json.dumps(run.checkpoint.label)}  # put the place of the base model here", ""
 
 
 def loading(run, kind):
     """Lines that load `model` and `tokenizer`."""
     dtype = f"torch.{precision(run)}"
     if kind == "adapter":
-        revision = f", revision={json.dumps(run.checkpoint.pin)}" if run.checkpoint.pin else ""
-        hub = run.checkpoint.source == "hub"
-        name, where = (
-            (run.checkpoint.name, "") if hub else (run.checkpoint.label, "  # put the place of the base model here")
-        )
-        yield f"BASE = {json.dumps(name)}{where}"
+        name, revision = base(run)
+        yield name
         yield "four_bits = transformers.BitsAndBytesConfig("
         yield '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,'
         yield f"    bnb_4bit_compute_dtype={dtype},"
@@ -73,7 +68,7 @@ def wording(run):
     if template.extra:
         yield f"# An input follows the document: document += {json.dumps(template.extra)}, with the input in its slot."
     yield 'document = "…"  # what to ask about'
-    yield f'text = WORDING.replace("{DOCUMENT}", document)'
+    yield 'text = WORDING.replace("{document}", document)'
 
 
 def generating(run):
@@ -89,9 +84,9 @@ def generating(run):
     yield 'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())'
 
 
-def cpp(run, longest):
+def asking(run):
     """Lines that print the answer to `text` by llama-cpp-python."""
-    options = f"temperature=0, repeat_penalty=1.0, max_tokens={longest}"
+    options = f"temperature=0, repeat_penalty=1.0, max_tokens={run.settings.max_new_tokens}"
     if run.fields["format"] == "chat":
         yield 'turn = [{"role": "user", "content": text}]'
         yield f"answer = model.create_chat_completion(turn, {options})"
@@ -102,25 +97,22 @@ def cpp(run, longest):
 
 
 def reading(run, kind):
-    """The section of an encoder."""
+    """Lines that use an encoder."""
     auto = "AutoModelForSequenceClassification" if run.labels else "AutoModelForTokenClassification"
-    lines = ["import transformers", "", 'FOLDER = "."  # this folder, or the name of its repository']
     if kind == "adapter":
-        names = (
-            f"id2label=dict(enumerate({json.dumps(run.labels, ensure_ascii=False)}))" if run.labels else "num_labels=2"
-        )
-        lines.insert(0, "import peft")
-        lines.append(f"BASE = {json.dumps(run.checkpoint.label)}  # put the place of the base model here")
-        lines.append(f"base = transformers.{auto}.from_pretrained(BASE, {names})")
-        lines.append("model = peft.PeftModel.from_pretrained(base, FOLDER).eval()")
-        lines.append("tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)")
-    elif run.labels:
-        lines.append('classify = transformers.pipeline("text-classification", model=FOLDER, truncation=True)')
-        lines.append('print(classify("…"))')
+        name, revision = base(run)
+        labels = json.dumps(run.labels, ensure_ascii=False)
+        classes = f"id2label=dict(enumerate({labels}))" if run.labels else "num_labels=2"
+        yield name
+        yield f"base = transformers.{auto}.from_pretrained(BASE, {classes}{revision})"
+        yield "model = peft.PeftModel.from_pretrained(base, FOLDER).eval()"
     else:
-        lines.append(f"model = transformers.{auto}.from_pretrained(FOLDER)")
-        lines.append("tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)")
-    return block("\n".join(lines))
+        yield f"model = transformers.{auto}.from_pretrained(FOLDER)"
+    yield "tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)"
+    yield 'inputs = tokenizer("…", truncation=True, return_tensors="pt")'
+    yield "with torch.inference_mode():"
+    yield "    scores = model(**inputs).logits.softmax(-1)[0]"
+    yield "print(model.config.id2label[scores.argmax().item()])" if run.labels else "print(scores)"
 
 
 def precision(run):

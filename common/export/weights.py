@@ -36,16 +36,15 @@ def write_merged(run, folder):
         shutil.copyfile(run.weights, folder / run.weights.name)
         heads.named(heads.load_saved(run.labels, run.folder), run.labels).config.save_pretrained(folder)
     write_tokenizer(run, folder)
-    without_paths(folder / "config.json")
+    portable(folder / "config.json")
 
 
-def without_paths(config):
-    """Take out of a config.json where its model was loaded from: a folder of this machine."""
+def portable(config):
+    """Take out of a configuration file from where it was loaded: a folder of this machine."""
     fields = json.loads(config.read_text(encoding="utf-8"))
-    kept = {
-        name: value for name, value in fields.items() if name.strip("_") not in ("name_or_path", "model_name_or_path")
-    }
-    config.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    local = ("_name_or_path", "_model_name_or_path", "name_or_path", "is_local", "local_files_only")
+    kept = {name: value for name, value in fields.items() if name not in local}
+    config.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_tokenizer(run, folder):
@@ -59,6 +58,7 @@ def write_tokenizer(run, folder):
         stop, pad = run.encoder(tokenizer).stop, tokenizer.pad_token_id
         generation.configuration(run.settings.decoding, run.settings.max_new_tokens, stop, pad).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    portable(folder / "tokenizer_config.json")
 
 
 def merged(run):
