@@ -139,11 +139,11 @@ def compared(scores):
 def changed(scores, kind):
     """The section with the scores before and after merging."""
     note = "The GGUF file itself was not scored." if kind in ("gguf", "ollama") else ""
-    return (
-        f"### Before and after merging\n\n{table(compared(scores))}\n\nThe same first {scores['rows']} test rows, computed in "
-        f"{scores['precision']}. The adapter was trained on the base in 4 bits, and is merged into unrounded weights: "
-        f"answers can differ. {note}".rstrip()
+    how = (
+        f"The same first {scores['rows']} test rows, computed in {scores['precision']}. The adapter was trained on the "
+        "base in 4 bits, and is merged into unrounded weights: answers can differ."
     )
+    return f"### Before and after merging\n\n{table(compared(scores))}\n\n{how} {note}".rstrip()
 
 
 def rows(run):
