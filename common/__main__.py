@@ -18,6 +18,7 @@ VERBS = {
     "budget": ("budget", "what a training takes before it runs: memory, steps, time, cost"),
     "records": ("runs.records", "validate records"),
     "checkpoints": ("runs.embedded", "install and unpack the embedded models"),
+    "export": ("export", "a trained run as a folder for other tools: adapter, merged model, GGUF, Ollama"),
     "serve": ("serving.serve", "a trained run or a model behind a local OpenAI-compatible address"),
     "loadtest": ("serving.loadtest", "offer load to such an address: latencies, throughput, cost"),
     "rate": ("ratings", "a page on which people rate answers blind; what their ratings say"),

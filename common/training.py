@@ -15,6 +15,7 @@ from common import (
     console,
     encoding,
     files,
+    generation,
     machine,
     precision,
     processes,
@@ -47,6 +48,8 @@ def tune(model, encoder, data, settings, execution, expect=None):
         def save(state=None):
             tuned.save_pretrained(adapter, state_dict=state, safe_serialization=True)
             encoder.tokenizer.save_pretrained(adapter)
+            stop, pad = encoder.stop, encoder.tokenizer.pad_token_id
+            generation.configuration(settings.decoding, settings.max_new_tokens, stop, pad).save_pretrained(adapter)
 
         best, sharded = settings.keep == "best" and validation, processes.sharded()
         build = functools.partial(answers_only, encoder.tokenizer)

@@ -34,7 +34,15 @@ def network(checkpoint, labels, settings, execution, folder=None):
         model = load_saved(labels, folder)
     else:
         model = whole(auto, checkpoint, **keywords)
-    return placed(model)
+    return placed(named(model, labels))
+
+
+def named(model, labels):
+    """`model` with the class names in its config, by which transformers' pipeline calls the classes."""
+    if labels:
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {label: i for i, label in enumerate(labels)}
+    return model
 
 
 def auto_class(labels):
@@ -114,6 +122,7 @@ def tune(model, reader, data, settings, execution, expect=None):
         training.seed(settings)
         with guarded(settings, execution):
             report = training.fit(trained, rows, validation, build, settings, execution, expect, keep, best)
+            reader.tokenizer.save_pretrained(weights_file(settings, execution.folder).parent)
             training.finish(execution, data.labels, report)
         model = training.as_loaded(trained) if settings.lora_r else model
     return saved(model, data.labels, settings, execution.folder), report

@@ -11,7 +11,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 
-from common import console, data, rowfiles, splits
+from common import console, rowfiles, splits
 
 LISTED = 1_000  # dropped rows that are kept one by one; all are counted
 EXAMPLES = 20  # groups of rows with conflicting targets that are kept

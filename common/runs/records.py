@@ -59,6 +59,16 @@ def weights_of(folder):
     return next((file for file in weights if finished and file.is_file()), None)
 
 
+def located(target):
+    """(folder of the run that `target`, its record or its folder, belongs to; Path of the weights of its finished
+    training, None if there are none). Raises InputError for a record that is missing or not valid."""
+    path = Path(target).expanduser().resolve()
+    if not path.is_dir():
+        checked(path)
+        path = folder(path)
+    return path, weights_of(path) if (path / "run.json").is_file() else None
+
+
 def check_id(record, path):
     """Raises InputError if the id is not the hash of the identity: files and tables rely on it."""
     if identity.digest(record["identity"]) != record["id"]:

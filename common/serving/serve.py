@@ -75,12 +75,8 @@ def find(target, ckpt):
 def trained(target):
     """The fields of run.json of the run that a record or a folder belongs to, and "folder", its Path. Raises
     InputError."""
-    folder = Path(target).expanduser().resolve()
-    if not folder.is_dir():
-        records.checked(folder)
-        folder = records.folder(folder)
-    weights = records.weights_of(folder)
-    if not (folder / "run.json").is_file() or not weights or weights.parent.name != "adapter":
+    folder, weights = records.located(target)
+    if not weights or weights.parent.name != "adapter":
         raise InputError(
             f"no trained adapter of a model that writes in {folder} (run.json, adapter/): "
             "train one, or serve an untrained model by --pretrained_ckpt alone"
