@@ -1,7 +1,7 @@
 """`python -m common report` writes one page that compares every recorded run and every published figure.
 
-It answers which choice is best within a limit of memory, money and labels and under which licence. The page holds all of
-its data, loads nothing, and works from a file.
+It answers which choice is best within a limit of memory, money and labels, and under which licence. The page holds all
+of its data, loads nothing, and works from a file.
 """
 
 import os
@@ -17,7 +17,7 @@ def main(words):
     add = parser.add_argument
     add("--output", type=flags.name, default="report.html", metavar="FILE", help="the page (default: report.html)")
     add("--experiments", action="store_true", help="also runs in MODEL/experiments/: own data, demos")
-    add("--screenshot", type=flags.name, metavar="FILE.png", help="also a picture of the page, by an installed Chromium")
+    add("--screenshot", type=flags.name, metavar="FILE.png", help="also a picture of it, by an installed Chromium")
     args = parser.parse_args(words)
     output = Path(args.output).expanduser()
     from common.reports.page import build, picture

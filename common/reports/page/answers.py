@@ -1,7 +1,7 @@
 """Base and tuned answers of a run, from the folder that the run left on this machine. Records do not hold them.
 
-Questions and references are read again from the data set or the sample; they are shown only if the hash of the test rows
-is that of the record.
+Questions and references are read again from the data set or the sample; they are shown only if the hash of the test
+rows is that of the record.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def label(row, labels):
 
 
 def predictions(path, n):
-    """[{…} of each row] of a file that evaluation.kept.Predictions wrote; {} for rows of torn lines. None without any."""
+    """[{…} of each row] of a file by evaluation.kept.Predictions; {} for rows of torn lines. None without any."""
     if not path.is_file():
         return None
     found = [{} for _ in range(n)]
@@ -105,7 +105,8 @@ def scored(record, stage, answers, wanted, n):
         if len(values) == n:
             return values
     if answers and wanted and None not in wanted:
-        return [None if answer is None else 100.0 * (answer == right) for answer, right in zip(answers, wanted, strict=True)]
+        pairs = zip(answers, wanted, strict=True)
+        return [None if answer is None else 100.0 * (answer == right) for answer, right in pairs]
     return [None] * n
 
 

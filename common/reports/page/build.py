@@ -1,4 +1,4 @@
-"""The page as one text: page.html with its style, its scripts and the data inside, and a policy that forbids the rest."""
+"""The page as one text: page.html with its style, its scripts, the data, and a policy that forbids everything else."""
 
 import base64
 import hashlib
@@ -6,10 +6,10 @@ import json
 import re
 from pathlib import Path
 
-from common import files
+from common import files, metrics
 from common.console import InputError
 from common.reports.page import choices as chosen
-from common.reports.page import details
+from common.reports.page import details, picture
 from common.runs import folders
 
 HERE = Path(__file__).parent
@@ -21,7 +21,7 @@ MARK = '<meta name="generator" content="python -m common report">'
 
 
 def content(experiments=False):
-    """({"choices", "datasets", "tests", "reference", "left_out"}, the merged records of the recorded choices)."""
+    """({"choices", "datasets", "tests", "reference", "titles", "left_out"}, the records of the measured choices)."""
     left_out = []
     all_folders = folders.all_folders(left_out)
     found, records = [], []
@@ -35,9 +35,9 @@ def content(experiments=False):
         own, merged = chosen.of_experiments(folders.valid(paths, left_out), licences)
         found, records = found + own, records + merged
     found = chosen.titled(found + chosen.of_published(all_folders))
-    lines = {"choices": found, "datasets": chosen.datasets(found), "tests": chosen.tests(all_folders)}
-    here = f"{files.ROOT}/"
-    return {**lines, "reference": chosen.reference(), "left_out": [text.replace(here, "") for text in left_out]}, records
+    shown = {"choices": found, "datasets": chosen.datasets(found), "tests": chosen.tests(all_folders)}
+    shown |= {"reference": chosen.reference(), "titles": metrics.TITLES}
+    return shown | {"left_out": [text.replace(f"{files.ROOT}/", "") for text in left_out]}, records
 
 
 def foreign(folder, own):
@@ -64,12 +64,13 @@ def page(experiments=False):
 
 
 def assembled(value):
-    """The page with `value` as its data. Everything that is interpreted is in the page's own files: `value` is JSON with
-    every "<" escaped, so that no text of it can end the element that holds it."""
+    """The page with `value` as its data. Everything that is interpreted is in the page's own files: `value` is JSON
+    with every "<" escaped, so that no text of it can end the element that holds it."""
     style = (HERE / "page.css").read_text(encoding="utf-8")
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     data = json.dumps(files.finite(value), separators=(",", ":")).replace("<", "\\u003c")
-    policy = f"default-src 'none'; script-src '{digest(script)}'; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; script-src '{digest(script)}'; style-src '{digest(style)}'"
+    policy += "; base-uri 'none'; form-action 'none'"
     parts = {"POLICY": policy, "MARK": MARK, "STYLE": style, "SCRIPT": script, "DATA": data}
     template = (HERE / "page.html").read_text(encoding="utf-8")
     return re.sub(r"%(POLICY|MARK|STYLE|SCRIPT|DATA)%", lambda match: parts[match[1]], template)
@@ -86,6 +87,7 @@ def is_ours(path):
 
 
 def stamp(shown):
-    """Hash of the figures that the page compares; a picture with another one is stale."""
-    text = json.dumps([shown["choices"], shown["tests"]], sort_keys=True)
+    """Hash of the figures that the picture shows; a picture with another one is stale."""
+    pictured = [choice for choice in shown["choices"] if choice["dataset"] == picture.DATASET]
+    text = json.dumps([pictured, shown["tests"]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The choices that the page compares: recorded runs, and published figures as they were printed.
 
-A run's name, score and group of seeds are those of its folder's tables (`runs`, `join`, `cells`). Every figure keeps the
-path of its record, or the file and line of the published one.
+A run's name, score and group of seeds are those of its folder's tables (`runs`, `join`, `cells`). Every figure keeps
+the path of its record, or the file and line of the published one.
 """
 
 import collections
@@ -41,8 +41,8 @@ def of_folder(folder):
 
 
 def of_experiments(records, licences):
-    """(choices, merged records) of records in experiments/: own data, demos, borrowed checkpoints. Each set of test rows
-    is a data set of its own. licences: {checkpoint: licence}."""
+    """(choices, merged records) of records in experiments/: own data, demos, borrowed checkpoints. Each set of test
+    rows is a data set of its own. licences: {checkpoint: licence}."""
     found = [(record["identity"]["task"], record) for record in join.merged(records)]
     trained = {record["id"]: record for record in records}
     return named(found, trained, own_dataset, licences)
@@ -54,8 +54,9 @@ def own_dataset(task, record):
 
 
 def named(found, trained, dataset, licence):
-    """([choice], [record]) of [(task, record)], named beside the other runs of the same data set. trained: {id: record}
-    in which an inference finds its training; dataset: function of task and record; licence: one, or {checkpoint: one}."""
+    """([choice], [record]) of [(task, record)], named beside the other runs of the same data set. dataset: function of
+    task and record; trained: {id: record}, where an inference finds its training; licence: one, or {checkpoint: one}.
+    """
     by_dataset = {}
     for task, record in found:
         by_dataset.setdefault(dataset(task, record), []).append(record)
@@ -206,8 +207,8 @@ def labels_printed(line):
 
 
 def budget_of(line, variant):
-    """Memory and price of a published training: the budget of its folder's script at its defaults, with the price scaled
-    by the share of the rows and the epochs that the line names. None for other folders' models, and for prompts."""
+    """Memory and price of a published training: the budget of its folder's script at its defaults, with the price
+    scaled by the share of the rows and the epochs that the line names. None for a model that no folder runs."""
     if not learns(line):
         return {"bytes": None, "bytes_of": "not printed", "usd": 0, "usd_of": "nothing is trained"}
     try:

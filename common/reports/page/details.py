@@ -41,7 +41,7 @@ def of_record(record, points, rows):
 
 
 def paired(record):
-    """{metric: [of the base model, of the tuned one]}, None for what was not tested; runs.stages says which is which."""
+    """{metric: [of the base model, of the tuned one]}; None for what was not tested."""
     base, tuned = (stage or {} for stage in runs.stages(record))
     return {name: [base.get(name), tuned.get(name)] for name in tuned | base}
 
@@ -60,8 +60,8 @@ def packed(environment):
 
 
 def thinned(curves, points):
-    """({name: values}, number of points of the record): at most `points` of the record's own points, evenly spread, with
-    the first and the last; (None, 0) without curves."""
+    """({name: values}, number of points of the record): at most `points` of the record's own points, evenly spread,
+    with the first and the last; (None, 0) without curves."""
     names = [name for name, values in (curves or {}).items() if name == "step" or any(v is not None for v in values)]
     total = min((len(curves[name]) for name in names), default=0)
     if not total or points < 2:

@@ -4,7 +4,7 @@ const DATA = JSON.parse(document.getElementById("content").textContent);
 const get = (id) => document.getElementById(id);
 const KEYS = { data: DATA.datasets[0]?.key ?? "", gb: "", usd: "", labels: "", licence: "any", find: "", unknown: "1" };
 Object.assign(KEYS, { published: "1", suspect: "", x: "usd", sort: "score", down: "1", run: "" });
-const LIMITS = { gb: ["bytes", "GB", "memory"], usd: ["usd", "USD", "price"], labels: ["labels", "labels", "number of labels"] };
+const LIMITS = { gb: ["bytes", "GB", "memory"], usd: ["usd", "USD", "price"], labels: ["labels", "labels", "labels"] };
 const TICKS = ["unknown", "published", "suspect"];
 const state = { ...KEYS };
 let view = null; // what is shown: {shown, groups, front}
@@ -51,7 +51,7 @@ function fits(choice) {
   if (!`${title(choice)} ${choice.folder}`.toLowerCase().includes(state.find.trim().toLowerCase())) return false;
   return Object.entries(LIMITS).every(([key, [field]]) => {
     const most = limit(key);
-    return most === null || (choice[field] === null ? Boolean(state.unknown) : choice[field] <= most);
+    return most === null || (choice[field] === null ? most > 0 && Boolean(state.unknown) : choice[field] <= most);
   });
 }
 
@@ -128,11 +128,16 @@ function limits() {
   return [all && `at most ${all}`, ...more].filter(Boolean).join(", ") || "no limit";
 }
 
+// " (memory and price not recorded)" of what a limit concerns; the title says it of labels.
+function lacking(choice) {
+  const lacks = missing(choice).filter((word) => word !== "labels");
+  return lacks.length ? ` (${lacks.join(" and ")} not recorded)` : "";
+}
+
 // "X reaches 61.8 [60.7, 62.9]; Y 61.0 […] cannot be told apart from it", as nodes.
 function verdict(group) {
   const [best, ...ties] = group;
-  const lacks = missing(best);
-  const nodes = [element("strong", title(best)), ` reaches ${best.text}${lacks.length ? ` (${lacks.join(" and ")} not recorded)` : ""}`];
+  const nodes = [element("strong", title(best)), ` reaches ${best.text}${lacking(best)}`];
   const named = ties.slice(0, 3).map((each) => `${title(each)} ${each.text}`).join("; ") + (ties.length > 3 ? `; and ${ties.length - 3} more` : "");
   nodes.push(ties.length ? `; ${named} cannot be told apart from it.` : "; nothing ties with it.");
   return nodes;
@@ -148,7 +153,7 @@ function answer() {
     nodes.push(` Counting only what is recorded: `, ...(known ? verdict(known) : ["nothing."]));
   }
   const [printed] = scored(view.shown, false);
-  if (printed) nodes.push(` Published, without an interval: ${title(printed)} ${printed.text}${printed.suspect ? " †" : ""}${missing(printed).length ? ` (${missing(printed).join(" and ")} not recorded)` : ""}.`);
+  if (printed) nodes.push(` Published, without an interval: ${title(printed)} ${printed.text}${printed.suspect ? " †" : ""}${lacking(printed)}.`);
   get("answer").replaceChildren(...nodes);
 }
 

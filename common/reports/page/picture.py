@@ -11,8 +11,9 @@ from pathlib import Path
 from common.console import InputError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SIZE = (1120, 900)  # CSS pixels
-QUESTION = "#data=classification&gb=12&usd=2&labels=500&licence=free"  # the one that the picture shows
+SIZE = (1120, 930)  # CSS pixels
+DATASET = "classification"
+QUESTION = f"#data={DATASET}&gb=12&usd=2&labels=500&licence=free"  # the one that the picture shows
 SECONDS = 60  # limit of the time that the browser takes
 KEY, BEGIN = b"Description", b"\x89PNG\r\n\x1a\n"
 

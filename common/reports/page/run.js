@@ -48,7 +48,7 @@ function opened(choice, run) {
   if (choice.note) nodes.push(element("p", `${choice.status}: ${choice.note}`, { class: "bad" }));
   if (run.seeds) nodes.push(element("p", `One run a seed (${run.seeds.join(", ")}): figures are over all of them, the rest is of the first record.`));
   nodes.push(heading("Command"), element("pre", run.command));
-  nodes.push(heading("Scores, % with 95 % intervals, as recorded"), pairs(Object.entries(run.metrics ?? {}).map(([name, both]) => [name, ...both.map(figure)]), ["metric", "base", "tuned"]));
+  nodes.push(heading("Scores, % with 95 % intervals, as recorded"), pairs(Object.entries(run.metrics ?? {}).map(([name, both]) => [DATA.titles[name] ?? name, ...both.map(figure)]), ["metric", "base", "tuned"]));
   nodes.push(heading("Cost"), costs(choice));
   nodes.push(...compared(choice), ...wrong(run.mistakes), ...curves(run), ...answered(choice, run));
   if (!run.identity) return nodes;
