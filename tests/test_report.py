@@ -4,12 +4,14 @@ import csv
 import json
 import time
 
+import numpy
 import pytest
 from conftest import ROOT, tool
 from test_join import CLASSIFICATION, SUMMARIZATION, TRAINING, add, altered, bare, record
 
 from common import budget, data, files
 from common.console import InputError
+from common.evaluation.kept import row_scores
 from common.reports import page as report
 from common.reports import runs, statistics
 from common.reports.page import build, picture
@@ -116,6 +118,32 @@ def test_the_price_of_a_baseline_is_of_its_fit_and_not_of_its_test(made):
         assert each["usd"] == pytest.approx(learned / 3600 * PRICE)
     old = next(each for each in content["choices"] if each["record"][0].endswith("cb503b57e7.json"))
     assert old["usd"] is None  # its record has no seconds of parts: unknown, and not 0
+
+
+def rows_of(paths):
+    """Array of shape (seeds, rows): the main metric of every test row in these records."""
+    arrays = []
+    for one in map(at, paths):
+        stage = one["row_scores"].get("tuned") or one["row_scores"]["base"]
+        arrays.append(row_scores(stage[MAIN[one["identity"]["task"]]]))
+    return numpy.array(arrays)
+
+
+def test_every_test_is_of_the_rows_of_its_records(made):
+    _, content, _ = made
+    records = {each["id"]: each["record"] for each in content["choices"]}
+    assert len(content["tests"]) > 5
+    for test in content["tests"]:
+        one, other = (rows_of(records[test[side]]) for side in ("one", "other"))
+        hashes = {at(test[side])["identity"]["data"]["sha256"]["test"] for side in ("one", "other")}
+        assert len(hashes) == 1
+        if test["claim"] == "methods":
+            found = statistics.methods_differ(other, one, fixed=len(other) == 1)
+        else:
+            found = statistics.models_differ(other[0], one[0])
+        assert (test["value"], test["low"], test["high"]) == pytest.approx((found.value, found.low, found.high))
+        assert found.p <= test["p"] <= 1
+        assert (test["word"] == "no difference seen") == (test["p"] >= 0.05)
 
 
 def test_every_published_figure_equals_its_line(made):

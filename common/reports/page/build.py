@@ -9,7 +9,7 @@ from pathlib import Path
 from common import files, metrics
 from common.console import InputError
 from common.reports.page import choices as chosen
-from common.reports.page import details, picture
+from common.reports.page import details, picture, tested
 from common.runs import folders
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def content(experiments=False):
         own, merged = chosen.of_experiments(folders.valid(paths, left_out), licences)
         found, records = found + own, records + merged
     found = chosen.titled(found + chosen.of_published(all_folders))
-    shown = {"choices": found, "datasets": chosen.datasets(found), "tests": chosen.tests(all_folders)}
+    shown = {"choices": found, "datasets": chosen.datasets(found), "tests": tested.tests(all_folders)}
     shown |= {"reference": chosen.reference(), "titles": metrics.TITLES}
     return shown | {"left_out": [text.replace(f"{files.ROOT}/", "") for text in left_out]}, records
 

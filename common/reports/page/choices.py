@@ -10,7 +10,7 @@ import html
 from common import budget, evaluation, files, metrics
 from common.budget import job
 from common.console import InputError, duration
-from common.reports import cells, comparisons, join, published, runs, statistics, tables
+from common.reports import cells, join, published, runs, tables
 
 FREE = ("Apache-2.0", "MIT", "BSD-3-Clause")  # licences that ask for a notice alone
 NO_MODEL = ("dummy", "tfidf")  # baselines that read no checkpoint
@@ -230,7 +230,7 @@ def budget_of(line, variant):
     }
 
 
-# Data sets and tests
+# Names and data sets
 
 
 def titled(choices):
@@ -253,29 +253,4 @@ def datasets(choices):
         title = f"{rest} ({task})" if rest else tables.TITLES[task]
         if any(each["dataset"] == key for each in choices):
             found.append({"key": key, "title": title, "metric": metrics.TITLES[runs.SHOWN[task][0]], "own": bool(rest)})
-    return found
-
-
-def tests(all_folders):
-    """The tests of the tables `compared-…`, with p adjusted for the rows of each: [{"one", "other", "value", "low",
-    "high", "p", "claim", "word"}]. one, other: paths of records; value: points by which one is above the other."""
-    found = []
-    for folder in all_folders:
-        for task in runs.SHOWN:
-            groups = comparisons.matched(folder, task, all_folders)
-            rows = [comparisons.compare(*pair, folder, task) for pair in groups]
-            adjusted = statistics.holm([difference.p for *_, difference in rows])
-            for (group, other), (*_, claim, _, difference), p in zip(groups, rows, adjusted, strict=True):
-                found.append(
-                    {
-                        "one": place(group[0]["file"]),
-                        "other": place(other[0]["file"]),
-                        "value": difference.value,
-                        "low": difference.low,
-                        "high": difference.high,
-                        "p": p,
-                        "claim": claim,
-                        "word": statistics.word(difference, p),
-                    }
-                )
     return found

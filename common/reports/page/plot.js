@@ -22,7 +22,8 @@ function steps(low, high, count) {
 // The horizontal axis: 0 and "not recorded" have places of their own beside a logarithmic scale.
 function across(values, left, right) {
   const positive = values.filter((value) => value > 0);
-  const zero = values.includes(0) ? 44 : 0;
+  const zeros = values.filter((value) => value === 0).length;
+  const zero = zeros ? Math.min(90, 40 + 3 * zeros, (right - left) / 4) : 0;
   const none = values.includes(null) ? Math.min(110, (right - left) / 4) : 0;
   let [low, high] = positive.length ? [Math.min(...positive), Math.max(...positive)] : [0.1, 1];
   [low, high] = [Math.log10(low) - 0.08, Math.log10(high) + 0.08];
@@ -62,7 +63,8 @@ function plot() {
   const y = (score) => bottom - ((score - low) / (high - low)) * (bottom - top);
   const x = across(choices.map(cost), left, right);
   axes(canvas, x, y, { low, high, left, right, top, bottom, height });
-  const places = spread(choices, (each) => x.at(cost(each)));
+  const room = (each) => (cost(each) === null ? x.none - 24 : cost(each) === 0 ? x.zero - 18 : 90);
+  const places = spread(choices, (each) => x.at(cost(each)), room);
   for (const [front, kind] of [[view.printed, "front dashed"], [view.front, "front"]]) {
     if (front.length > 1) canvas.append(shape("path", { class: kind, d: stairs(front, (each) => places.get(each), y) }));
   }
@@ -98,8 +100,8 @@ function axes(canvas, x, y, box) {
   canvas.append(shape("text", { x: (box.left + box.right) / 2, y: box.height - 8, "text-anchor": "middle" }, `${unit}; up is ${DATA.datasets.find((each) => each.key === state.data).metric}, %`));
 }
 
-// {choice: horizontal place}: choices at the same place stand side by side.
-function spread(choices, at) {
+// {choice: horizontal place}: choices at the same place stand side by side, within the room (pixels) of that place.
+function spread(choices, at, room) {
   const columns = new Map();
   for (const each of choices) {
     const column = Math.round(at(each) / 3);
@@ -107,7 +109,7 @@ function spread(choices, at) {
   }
   const places = new Map();
   for (const column of columns.values()) {
-    const gap = Math.min(8, 90 / column.length);
+    const gap = Math.min(8, room(column[0]) / Math.max(1, column.length - 1));
     column.sort((one, other) => other.score - one.score);
     column.forEach((each, i) => places.set(each, at(each) + (i - (column.length - 1) / 2) * gap));
   }
