@@ -17,6 +17,7 @@ def main(words):
     add = parser.add_argument
     add("--output", type=flags.name, default="report.html", metavar="FILE", help="the page (default: report.html)")
     add("--experiments", action="store_true", help="also runs in MODEL/experiments/: own data, demos")
+    add("--data", type=flags.name, metavar="PATH", help="own rows, to stand beside the answers of runs on them")
     add("--screenshot", type=flags.name, metavar="FILE.png", help="also a picture of it, by an installed Chromium")
     args = parser.parse_args(words)
     output = Path(args.output).expanduser()
@@ -25,7 +26,7 @@ def main(words):
     check(output, build.is_ours)
     if args.screenshot:
         picture.check(Path(args.screenshot))
-    text, shown = build.page(args.experiments)
+    text, shown = build.page(args.experiments or args.data is not None, args.data)
     for line in shown["left_out"]:
         warn(f"left out: {line}")
     try:

@@ -10,7 +10,7 @@ import json
 
 from common import data
 from common.console import InputError
-from common.evaluation.kept import row_scores
+from common.evaluation.kept import is_scores, row_scores
 from common.reports import runs
 from common.runs import records
 
@@ -19,14 +19,15 @@ LABELS = ("{}-labels", "{}-scores", "{}-head")  # names of predictions that hold
 STAGES = ("base", "tuned")
 
 
-def of_record(record, most):
+def of_record(record, most, own=None):
     """{"rows": [[number, question, reference, base answer, tuned answer, base score, tuned score]], "total", "scored",
-    "labelled"} of the first `most` test rows; None if the run's folder is not here. Scores are percentages or None."""
+    "labelled"} of the first `most` test rows; None if the run's folder is not here. Scores are percentages or None.
+    own: file or folder of own data, for the questions of runs on it."""
     folder, n = records.folder(record["file"]), record["data"]["n"]["test"]
     found = {stage: stage_answers(folder, stage, record, n) for stage in STAGES}
     if not most or not any(found.values()):
         return None
-    texts, wanted = questions(folder, record, n)
+    texts, wanted = questions(folder, record, n, own)
     labelled = bool(record["confusion"])
     scores = {stage: scored(record, stage, found[stage], wanted if labelled else None, n) for stage in STAGES}
     rows = []
@@ -51,10 +52,9 @@ def stage_answers(folder, stage, record, n):
 
 def label(row, labels):
     """The label with the highest score; the first of equal ones."""
-    scores = row.get("scores")
-    if not isinstance(scores, list) or len(scores) != len(labels):
+    if not is_scores(row) or len(row["scores"]) != len(labels):
         return None
-    return labels[max(range(len(labels)), key=scores.__getitem__)]
+    return labels[max(range(len(labels)), key=row["scores"].__getitem__)]
 
 
 def predictions(path, n):
@@ -71,9 +71,9 @@ def predictions(path, n):
     return found if any(found) else None
 
 
-def questions(folder, record, n):
+def questions(folder, record, n, own):
     """(texts, references) of the test rows, None for what is not known here."""
-    rows = test_rows(record)
+    rows = test_rows(record, own)
     if rows and len(rows) == n:
         return [row["text"] for row in rows], [row["target"] for row in rows]
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -83,15 +83,18 @@ def questions(folder, record, n):
     return [None] * n, [None] * n
 
 
-def test_rows(record):
+def test_rows(record, own):
     """The test rows of a record, read again without the hub; None if they are not here or not the same."""
     fields, kind = record["identity"], record["data"]["kind"]
     is_sample, task = kind == "sample", fields["task"]
-    if kind == "own" or not data.at_hand(task, demo=is_sample):
+    path = own if kind == "own" else None
+    if (kind == "own") != bool(path) or not data.at_hand(task, path, is_sample):
         return None
+    columns = {name: fields["data"][name] for name in ("text_column", "target_column")}
+    limit = fields["settings"]["max_test_samples"]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            rows = data.of_task(task, demo=is_sample, max_test_samples=fields["settings"]["max_test_samples"])
+            rows = data.of_task(task, path=path, demo=is_sample, max_test_samples=limit, **columns)
     except (InputError, OSError):
         return None
     return rows.test if rows.sha256["test"] == fields["data"]["sha256"]["test"] else None

@@ -48,11 +48,12 @@ def foreign(folder, own):
     return [f"{path}: {why}" for path in paths if path not in shown]
 
 
-def page(experiments=False):
-    """(the page as text, its content). Raises InputError if it is over LIMIT whatever is left out."""
+def page(experiments=False, own=None):
+    """(the page as text, its content). own: file or folder of own data, whose texts stand beside answers. Raises
+    InputError if the page is over LIMIT whatever is left out."""
     shown, records = content(experiments)
     for points, rows in SIZES:
-        opened = {chosen.place(record["file"]): details.of_record(record, points, rows) for record in records}
+        opened = {chosen.place(record["file"]): details.of_record(record, points, rows, own) for record in records}
         text = assembled({**shown, "details": opened})
         if len(text.encode()) <= LIMIT:
             return text, {**shown, "details": opened}

@@ -11,9 +11,9 @@ RATES = ("seconds", "samples_per_second", "tokens_per_second", "latency_p50_s", 
 MISTAKES = 12  # pairs of true and predicted class that are listed
 
 
-def of_record(record, points, rows):
-    """The details of a record. points: most points of a curve; rows: most rows of answers. A curve or answers that have
-    more are thinned, and "curve_points" and "answers" say of how many."""
+def of_record(record, points, rows, own=None):
+    """The details of a record. points: most points of a curve; rows: most rows of answers; own: file of own data. What
+    has more is thinned, and "curve_points" and "answers" say of how many."""
     training, fields = record["training"] or {}, record["identity"]
     curves, total = thinned(training.get("curves"), points)
     return {
@@ -36,7 +36,7 @@ def of_record(record, points, rows):
         "mistakes": {stage: mistakes(each) for stage, each in (record["confusion"] or {}).items()},
         "started_at": record["started_at"],
         "finished_at": record["finished_at"],
-        "answers": answers.of_record(record, rows),
+        "answers": answers.of_record(record, rows, own),
     }
 
 

@@ -71,7 +71,8 @@ function plot() {
   const order = [...choices].sort((one, other) => places.get(one) - places.get(other) || other.score - one.score);
   if (!order.some((each) => each.id === current)) current = (view.groups[0]?.[0] ?? order[0]).id;
   const marks = order.map((each) => mark(each, places.get(each), y));
-  canvas.append(...marks);
+  const hollow = (each) => each.querySelector(".printed") !== null; // what is measured is drawn over it
+  canvas.append(...marks.filter(hollow), ...marks.filter((each) => !hollow(each)));
   for (const text of labels(places, y, width)) canvas.append(text);
   walk(marks);
   tell(order.find((each) => each.id === current));

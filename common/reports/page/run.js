@@ -78,8 +78,8 @@ function compared(choice) {
 function wrong(stages) {
   const nodes = [];
   for (const [stage, each] of Object.entries(stages ?? {})) {
-    nodes.push(element("p", `${stage}: ${each.right} of ${each.rows} rows right. Most frequent mistakes:`));
-    nodes.push(pairs(each.pairs.map(([truth, said, count]) => [truth, said, String(count)]), ["true class", "said", "rows"]));
+    nodes.push(element("p", `${stage}: ${each.right} of ${each.rows} rows right.${each.pairs.length ? " Most frequent mistakes:" : ""}`));
+    if (each.pairs.length) nodes.push(pairs(each.pairs.map(([truth, said, count]) => [truth, said, String(count)]), ["true class", "said", "rows"]));
   }
   return nodes.length ? [heading("Right and wrong"), ...nodes] : [];
 }
@@ -144,7 +144,7 @@ function answerOf([number, question, reference, base, tuned, before, after], lab
     const verdictOf = score === null || score === undefined ? "" : labelled ? (score >= 100 ? " ✓ right" : " ✗ wrong") : ` ${metric} ${score}`;
     const head = element("b", name);
     if (verdictOf) head.append(element("span", verdictOf, { class: labelled ? (score >= 100 ? "good" : "bad") : "" }));
-    return element("div", null, {}, head, element("div", text ?? "not here", { class: "text" }));
+    return element("div", null, {}, head, element("div", text ?? "not kept", { class: "text" }));
   };
   const sides = [["base", base, before], ["tuned", tuned, after]].filter(([, text, score]) => text !== null || score !== null);
   return element("li", null, {}, part(`test row ${number + 1}`, question), ...(reference === null ? [] : [part("wanted", reference)]), element("div", null, { class: "pair" }, ...sides.map((side) => part(...side))));
