@@ -2,7 +2,7 @@
 
 import csv
 import json
-import time
+import resource
 
 import numpy
 import pytest
@@ -39,15 +39,18 @@ def labels(one):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(path of the page of the committed records, its content, seconds that the command took)."""
+    """(path of the page of the committed records, its content, processor seconds that the command took)."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=99) > 10:  # other processes may be busy
-        began = time.monotonic()
-        done = tool(ROOT, "report", "--output", str(path))
-        seconds.append(time.monotonic() - began)
-        assert done.returncode == 0, done.stderr
-    return path, inside(path), min(seconds)
+    began = children()
+    done = tool(ROOT, "report", "--output", str(path))
+    assert done.returncode == 0, done.stderr
+    return path, inside(path), children() - began
+
+
+def children():
+    """Processor seconds of finished child processes: unlike the clock, they do not depend on who else is working."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
 
 
 def test_every_record_is_made_into_a_page_within_ten_seconds(made):
