@@ -14,7 +14,8 @@ from common.reports import cells, join, published, runs, tables
 
 FREE = ("Apache-2.0", "MIT", "BSD-3-Clause")  # licences that ask for a notice alone
 NO_MODEL = ("dummy", "tfidf")  # baselines that read no checkpoint
-SAME = {"data", "text_column", "target_column"}  # the same for all runs on a data set
+# What names of runs leave out: the same for all runs on a data set, or what stands for a checkpoint of another folder.
+SAME = {"data", "text_column", "target_column", "script"}
 NOT_LEARNING = (evaluation.FREE, evaluation.CALIBRATION)  # parts of a test stage; its other parts fit a baseline
 SHARED_ROWS = ("classification", "summarization")  # tasks whose published trainings used the study's rows, or a share
 
@@ -63,7 +64,7 @@ def named(found, trained, dataset, licence):
         by_dataset.setdefault(dataset(task, record), []).append(record)
     chosen = []
     for key, records in by_dataset.items():
-        labels = join.labels(records, join.THINNED | SAME)
+        labels = join.labels(records, join.THINNED | (SAME if key not in runs.SHOWN else set()))
         for record, label in zip(records, labels, strict=True):
             checkpoint = record["identity"]["checkpoint"]
             own = licence if isinstance(licence, str) else licence.get(checkpoint, "unknown")

@@ -1,7 +1,5 @@
 """What a click on a run opens: its command, identity, figures, curves, confusions, and its answers if they are here."""
 
-import html
-
 from common.reports import join, runs
 from common.reports.page import answers
 from common.runs import identity
@@ -24,7 +22,7 @@ def of_record(record, points, rows, own=None):
         "metrics": paired(record),
         "identity": {name: value for name, value in identity.flat(fields).items() if value is not None},
         "wording": {name: text for name, text in fields["wording"].items() if text},
-        "deviations": {name: html.unescape(str(value)) for name, value in join.deviations(record).items()},
+        "deviations": {name: value for name, value in join.deviations(record).items() if name != "script"},
         "training": picked(training, SCALARS),
         "validation": training.get("validation") or [],
         "curves": curves,

@@ -141,7 +141,7 @@ function answered(choice, run) {
 
 function answerOf([number, question, reference, base, tuned, before, after], labelled, metric) {
   const part = (name, text, score) => {
-    const verdictOf = score === null || score === undefined ? "" : labelled ? (score >= 100 ? " ✓ right" : " ✗ wrong") : ` ${metric} ${score}`;
+    const verdictOf = score === null || score === undefined ? "" : labelled ? (score >= 100 ? " ✓ right" : " ✗ wrong") : ` ${DATA.titles[metric] ?? metric} ${score}`;
     const head = element("b", name);
     if (verdictOf) head.append(element("span", verdictOf, { class: labelled ? (score >= 100 ? "good" : "bad") : "" }));
     return element("div", null, {}, head, element("div", text ?? "not kept", { class: "text" }));
