@@ -12,6 +12,7 @@ VERBS = {
     "look": ("look", "look at a file of rows before training: what is in it, baselines, what to run next"),
     "tables": ("reports.tables", "rewrite the tables of every README from the records; --check changes nothing"),
     "plots": ("reports.plots", "draw the pictures of the READMEs from the records; --check changes nothing"),
+    "report": ("reports.page", "one page to choose by: quality against memory, money, labels, licence"),
     "calibrate": ("reports.calibration", "how often the tests behind better and worse are wrong, measured"),
     "factors": ("factors", "what moved the published numbers, one factor at a time"),
     "sweep": ("sweeps", "run a grid of one script's flags, cell after cell, skipping what is finished"),

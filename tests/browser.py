@@ -10,6 +10,8 @@ import time
 
 FOUND = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE = 30  # seconds for any answer
+KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "Backspace": 8}  # key -> its virtual code
+KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 
 
 class Browser:
@@ -73,8 +75,20 @@ class Browser:
         self.until("document.readyState === 'complete'")
 
     def press(self, key):
+        text = key if len(key) == 1 else "\r" * (key == "Enter")
+        code = {"windowsVirtualKeyCode": KEYS[key], "code": key} if key in KEYS else {}
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, text=text, **code)
+
+    def click(self, selector):
+        """Click in the middle of the first element that a CSS selector finds, scrolled into sight."""
+        box = f"document.querySelector({json.dumps(selector)})"
+        self.value(f"{box}.scrollIntoView({{block: 'center'}})")
+        place = self.value(
+            f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({box}.getBoundingClientRect())"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
 
     def look(self, width, height, scheme="light"):
         """Size of the page in CSS pixels; light or dark."""

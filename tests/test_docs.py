@@ -101,7 +101,7 @@ def test_the_front_page_fits_three_screens_and_asks_answers_and_links():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     assert text.index("Which open language model should I fine-tune") < text.index("## The answer so far")
-    assert len(re.findall(r"^!\[", text, re.MULTILINE)) == 1
+    assert len(re.findall(r"^!\[", text, re.MULTILINE)) == 2  # of the answer, and of the page to choose by
     assert text.count("<!-- table:models -->") == 1
     for folder in FOLDERS:
         assert f"]({folder.name})" in text

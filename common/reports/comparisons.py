@@ -46,18 +46,23 @@ def interval(difference):
 def pairs(folder, task, all_folders):
     """All comparisons of a folder's task: [(name of the trained run, number of its rows, name of the other run, kind of
     claim, differences of the rows, Difference)]."""
+    return [compare(group, other, folder, task) for group, other in matched(folder, task, all_folders)]
+
+
+def matched(folder, task, all_folders):
+    """[(trained runs that differ in their seed alone, such runs to compare them with)] of a folder's task."""
     groups = join.seeds(scored(join.own(folder), task))
     others = [group for group in groups if not join.trains(group[0])] + cheap(folder, task, all_folders)
     trained = [group for group in groups if join.trains(group[0])]
-    usual, compared = join.usual_method(folder, task), []
+    usual, found = join.usual_method(folder, task), []
     for group in sorted(trained, key=lambda group: (group[0]["data"]["n"]["train"], join.method(group[0]))):
         if not set(join.deviations(join.one_of(group))) <= join.THINNED:
             continue
         plain = [other for other in trained if join.method(other[0]) == usual != join.method(group[0])]
         for other in others + plain:
             if comparable(group[0], other[0], task):
-                compared.append(compare(group, other, folder, task))
-    return compared
+                found.append((group, other))
+    return found
 
 
 def scored(records, task):

@@ -120,7 +120,7 @@ def variants(all_folders):
 
 def merged(records):
     """`records` with runs that differ in their seed alone as one: the first of them, with metrics over all seeds, the
-    mean time of their trainings, and "seeds", the list of seeds."""
+    mean time of their trainings, and "seeds" and "files", the lists of their seeds and paths."""
     apart = [record for record in records if record["status"] != "done"]
     return apart + [one_of(group) for group in seeds(records)]
 
@@ -137,7 +137,8 @@ def one_of(group):
     if first["training"]:
         seconds = [(record["training"] or {}).get("seconds") for record in group]
         pooled["training"] = first["training"] | {"seconds": None if None in seconds else sum(seconds) / len(seconds)}
-    return first | pooled | {"seeds": [record["identity"]["settings"]["seed"] for record in group]}
+    more = {"seeds": [record["identity"]["settings"]["seed"] for record in group]}
+    return first | pooled | more | {"files": [record.get("file") for record in group]}
 
 
 def own(folder):

@@ -88,16 +88,31 @@ def home(checkpoint):
     )
 
 
-def read(path):
-    """The Folder at `path`. Raises InputError if a record is not valid."""
+def read(path, left_out=None):
+    """The Folder at `path`. A record that is not valid raises InputError or, with the list `left_out`, is left out and
+    its message appended there."""
     with open(path / "published.csv", encoding="utf-8", newline="") as stream:
         published = list(csv.DictReader(stream))
-    folder_records = [{**records.checked(file), "file": file} for file in sorted((path / "results").glob("*.json"))]
+    folder_records = valid(sorted((path / "results").glob("*.json")), left_out)
     return Folder(path, load_module(path / "model.py"), published, folder_records)
 
 
-def all_folders():
-    return [read(file.parent) for file in model_files()]
+def valid(paths, left_out=None):
+    """The records at these paths, each with its "file". One that is not valid is treated as in `read`."""
+    found = []
+    for path in paths:
+        try:
+            found.append({**records.checked(path), "file": path})
+        except InputError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+    return found
+
+
+def all_folders(left_out=None):
+    """The Folder of every model, as `read` returns it."""
+    return [read(file.parent, left_out) for file in model_files()]
 
 
 def named(names, every_folder):
