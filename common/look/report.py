@@ -63,10 +63,9 @@ def file(record):
     mark = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
     kind += f", {found['encoding']}" if found["encoding"] else ""
     kind += f", delimiter {mark.get(found['delimiter'], found['delimiter'])}" if found["delimiter"] else ""
+    size = f"{found['bytes'] / 1e6:,.1f} MB" if found["bytes"] >= 1e6 else f"{found['bytes'] / 1e3:.1f} kB"
     rows = ", ".join(f"{name}: {n:,}" for name, n in read.items()) if len(read) > 1 else f"{sum(read.values()):,}"
-    return (
-        f"{found['name']}: {kind}, {found['bytes'] / 1e6:,.1f} MB, rows {rows}, columns {', '.join(found['columns'])}"
-    )
+    return f"{found['name']}: {kind}, {size}, rows {rows}, columns {', '.join(found['columns'])}"
 
 
 def columns(record):
