@@ -275,6 +275,7 @@ def test_nothing_exported_names_a_place_on_this_machine(plain, chat, classifier,
         for name, text in contents(made(run, kind)).items():
             if not name.endswith(".safetensors"):
                 assert b"/tmp" not in text, name
+                assert b"local_files_only" not in text, name
                 assert str(run.parent.parent.parent).encode() not in text, name
         for path in (made(run, kind)).iterdir():
             assert path.stat().st_mode & 0o444 == path.parent.joinpath("README.md").stat().st_mode & 0o444

@@ -160,9 +160,11 @@ def file_name(run, args):
 def make(run, folder, args, script):
     """Write the export into `folder`, in place of an older one. It is complete or not there: it is written into a
     temporary folder beside its place and then renamed."""
+    from common import data
     from common.runs.run import quiet_libraries
 
-    quiet_libraries(run.checkpoint, not args.push_to_hub)
+    at_hand = not args.rows or data.at_hand(run.task, args.data, run.source == "sample")
+    quiet_libraries(run.checkpoint, at_hand and not args.push_to_hub)
     with temporary(folder.parent) as scratch:
         made = scratch / "made"
         write(run, made, args, script)

@@ -40,9 +40,9 @@ def write_merged(run, folder):
 
 
 def portable(config):
-    """Take out of a configuration file from where it was loaded: a folder of this machine."""
+    """Take out of a configuration file that it was loaded from a folder of this machine, and which."""
     fields = json.loads(config.read_text(encoding="utf-8"))
-    local = ("_name_or_path", "_model_name_or_path", "name_or_path", "is_local", "local_files_only")
+    local = ("_name_or_path", "is_local", "local_files_only")
     kept = {name: value for name, value in fields.items() if name not in local}
     config.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
