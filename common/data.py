@@ -160,7 +160,10 @@ def load(task, **rows):
         train = clean(raw["train"], labelled, dropped, {key(row): "also in validation" for row in validation} | used)
     if not train or not test:
         few = f"no rows left to {'test' if train else 'train'} on in {source}; dropped: {dropped or 'none'}"
-        raise InputError(f"{few}; give it 10 rows or more, and two or more of each class")
+        advice = "give it 10 rows or more, and two or more of each class"
+        if train and shares and saved_split(rows.path):
+            advice = f"none is in {split_record(rows.path).name}: is it of another column? Remove it to split anew"
+        raise InputError(f"{few}; {advice}")
     labels = classes(train, {"test": test, "validation": validation}, source) if labelled else []
     full_size, (train, validation, test) = len(train), (spread(part, labelled) for part in (train, validation, test))
     train = train[: max(1, int(rows.train_sample_fraction * full_size))][: rows.max_train_samples]

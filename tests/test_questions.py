@@ -184,6 +184,8 @@ def test_a_kept_split_stays_when_rows_are_added(tmp_path):
         assert {row["text"] for row in getattr(grown, part)} == {row["text"] for row in getattr(first, part)}
     assert len(grown.train) == len(first.train) + 30
     assert "split as in x.csv.split.json" in grown.source
+    with pytest.raises(InputError, match="of another column"):
+        data.load("classification", path=str(file), text_column="Ticket", target_column="kind")
     data.split_record(file).write_text('{"test": 3}')
     with pytest.raises(InputError, match="no split that `look` wrote"):
         data.load("classification", path=str(file), **columns)
