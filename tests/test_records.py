@@ -141,6 +141,17 @@ def test_a_record_with_unknown_values_as_null_is_valid():
         records.validate(changed(("inference", name), None))
 
 
+@pytest.mark.parametrize("name", ["cat's", "ça va", "a/b (c)", "猫"])
+def test_a_class_has_any_name(name):
+    """Two classes have an accuracy each, called by their names, which are the user's."""
+    valid = record()
+    valid["metrics"][f"accuracy_{name}"] = dict(next(iter(valid["metrics"].values())))
+    records.validate(valid)
+    valid["metrics"]["a\nb"] = valid["metrics"].pop(f"accuracy_{name}")
+    with pytest.raises(InputError, match="metrics"):
+        records.validate(valid)
+
+
 def test_the_schema_knows_every_setting_and_no_other():
     schema = json.loads((ROOT / "common" / "runs" / "identity.schema.json").read_text())
     assert list(schema["properties"]["settings"]["properties"]) == settings.Settings.names()
