@@ -170,7 +170,7 @@ def test_a_whole_ray_node_and_a_worker_are_killed(home, checkpoint, undisturbed,
 
 def processes_with(*parts):
     """Process ids whose command has all of the parts."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     lines = [line.split(None, 1) for line in listed.splitlines()]
     return [int(pid) for pid, command in lines if all(part in command for part in parts) and int(pid) != os.getpid()]
 

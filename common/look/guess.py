@@ -205,10 +205,10 @@ def guessed_text(task, columns, target):
     if task == "instructions" and called(others, "instruction"):
         return called(others, "instruction")[0]
     texts = [column for column in others if column.may_be_text]
-    telling = called([column for column in others if column.distinct > 1 and column.numeric < 0.5], "text")
-    if telling:
-        return telling[0]
-    longest = sorted(texts, key=lambda column: -column.characters)
+    words = [column for column in others if column.distinct > 1 and column.numeric < 0.5]
+    if called(words, "text"):
+        return called(words, "text")[0]
+    longest = sorted(texts or words, key=lambda column: -column.characters)  # names of things are short texts
     clear = len(longest) == 1 or (longest and longest[0].characters >= 1.5 * longest[1].characters)
     return longest[0] if clear else None
 

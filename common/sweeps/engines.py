@@ -14,7 +14,7 @@ import queue
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from common import console, files
@@ -163,6 +163,9 @@ def on_ray(script, cells, options):
     except ConnectionError as error:
         raise InputError(f"no Ray cluster ({console.one_line(error)[:120]}): ray start --head") from None
     cards = int(ray.cluster_resources().get("GPU", 0) > 0)
+    # A task that asks for more cores than any node has waits for ever.
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    options = replace(options, cores=max(1, min(options.cores, int(largest))))
     task = ray.remote(num_cpus=options.cores, num_gpus=cards, max_retries=-1, scheduling_strategy="SPREAD")(
         Job.__call__
     )
