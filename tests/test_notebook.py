@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, copied
+from test_folders import FOLDERS
 
 NOTEBOOK = ROOT / "assets" / "own_data.ipynb"
 MINUTES = 10
@@ -24,7 +25,7 @@ def test_the_notebook_is_kept_without_outputs():
 @pytest.mark.slow
 def test_the_notebook_runs_from_a_csv_to_answers_within_its_time(tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    home = copied(tmp_path / "home", "common", "minilm", "smollm2", "assets")
+    home = copied(tmp_path / "home", "common", *(folder.name for folder in FOLDERS), "assets")
     shutil.copy(ROOT / "requirements.txt", home)
     monkeypatch.setenv("PYTHONPATH", str(home))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
