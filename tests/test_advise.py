@@ -116,14 +116,18 @@ def test_points_are_scikit_learns_own():
 
 
 def test_of_methods_that_cannot_be_told_apart_the_quickest_is_used():
-    draw = numpy.random.default_rng(0)
-    scores = lambda share: curves.Point(400, 100.0 * (draw.random((1, 300)) < share))  # noqa: E731
-    slow, quick = measured.Method("slow", [scores(0.80)], 900.0), measured.Method("quick", [scores(0.79)], 2.0)
-    poor = measured.Method("poor", [scores(0.3)], 1.0)
+    right = numpy.arange(300) < 240  # 80 %
+    like = lambda wrong: curves.Point(400, 100.0 * (right & ~numpy.isin(numpy.arange(300), wrong))[None])  # noqa: E731
+    slow, quick = measured.Method("slow", [like([])], 900.0), measured.Method("quick", [like([1, 2, 3])], 2.0)
+    poor = measured.Method("poor", [like(range(150))], 1.0)
     args = type("args", (), {"max_memory": None, "max_cost": None, "price_per_hour": None, "max_labels": None})
     found = answer.of([poor, slow, quick], args, "COMMAND")
     assert (found["use"], found["ties"]) == ("quick", ["slow"])
     assert "COMMAND" in found["text"][-1]
+    trivial = measured.Method(answer.TRIVIAL, [like([4])])
+    found = answer.of([trivial, slow], args, "COMMAND")
+    assert (found["use"], found["ties"]) == ("slow", [])
+    assert "most frequent class" in " ".join(found["text"])
     limited = type("args", (args,), {"max_cost": 0.001, "price_per_hour": 0.1})
     assert answer.of([slow], limited, "COMMAND")["use"] is None
 

@@ -13,7 +13,7 @@ from common import files
 from common.console import InputError, say
 from common.runs import flags
 
-TOO_WIDE = 15.0  # points: a wider forecast says too little to act on
+TOO_WIDE = 20.0  # points: a wider forecast says too little to act on
 FEWEST_POINTS = 3
 
 
@@ -64,7 +64,7 @@ def advise(args):
     rows = data.load("classification", path=args.data, text_column=args.text_column, target_column=args.label_column,
                      encoding=args.encoding, delimiter=args.delimiter, label_names=args.label_names)  # fmt: skip
     read = data_flags(args)
-    methods = [measured.Method("most frequent class", [answer.point(rows, probe.dummy(rows))])]
+    methods = [measured.Method(answer.TRIVIAL, [answer.point(rows, probe.dummy(rows))])]
     methods.append(measured.words(rows))
     say(answer.told(methods))
     probed = measured.probes(read, args.max_minutes or 0)

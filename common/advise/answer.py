@@ -5,6 +5,8 @@ from common.advise import FEWEST_POINTS, TOO_WIDE, curves
 from common.advise.check import ERRORS
 from common.reports import statistics
 
+TRIVIAL = "most frequent class"
+
 
 def point(rows, predicted):
     """The curves.Point of predictions of the test rows by all training rows."""
@@ -38,9 +40,12 @@ def of(methods, args, next_command):
         return {"text": [f"Nothing that was measured is within the limits; measure next: {next_command}"], "use": None}
     best = max(allowed, key=lambda method: method.score)
     ties = [method for method in allowed if method is not best and not differ(method, best)]
-    use = min([best, *ties], key=lambda method: method.seconds)
+    trivial = [method for method in ties if method.name == TRIVIAL]
+    use = min([best, *(method for method in ties if method not in trivial)], key=lambda method: method.seconds)
     text = [f"Use now: {use.name}, {metrics.figure(accuracy(use.points[-1]))} % of the test rows."]
-    others = [method.name for method in [best, *ties] if method is not use]
+    if trivial:
+        text.append("These test rows cannot tell it from the most frequent class: label more before you train more.")
+    others = [method.name for method in [best, *ties] if method is not use and method not in trivial]
     if others:
         text.append(f"It cannot be told apart from {', '.join(others)}, and is the quickest of them.")
     kept, forecasts = files.read_json(ERRORS), []

@@ -107,6 +107,7 @@ def cases_of(name, task):
         for seen, asked in CASES:
             by_form, draws = curves.drawn([points[i] for i in seen], points[asked].n)
             measured = {"task": name, "method": method, "n": points[asked].n, "measured": points[asked].mean}
+            measured |= {"sizes": len(seen)}
             cases.append(measured | {"by_form": by_form, "draws": draws, "last": points[seen[-1]].mean})
     bar.close()
     return cases
@@ -144,10 +145,14 @@ def summary(cases):
         group = [case for case in cases if (case["task"], case["n"]) == (name, n)]
         chosen = max(group, key=lambda case: case["forecast"].value)
         regrets.append(max(case["measured"] for case in group) - chosen["measured"])
-    count = len(cases)
+    count, by_sizes = len(cases), {}
+    for sizes in sorted({case["sizes"] for case in cases}):
+        part = [error for error, case in zip(errors, cases, strict=True) if case["sizes"] == sizes]
+        by_sizes[sizes] = round(sum(part) / len(part), 2)
     return {
         "cases": count,
         "mean absolute error": round(sum(errors) / count, 2),
+        **{f"mean absolute error, {sizes} sizes seen": value for sizes, value in by_sizes.items()},
         "mean absolute error of no change": round(sum(naive) / count, 2),
         "intervals that hold, %": round(100 * sum(held) / count, 1),
         "mean width of the intervals": round(sum(widths) / count, 1),
@@ -159,4 +164,8 @@ def summary(cases):
 def line(case):
     found = case["forecast"]
     told = {name: round(getattr(found, name), 2) for name in ("value", "low", "high")}
-    return {name: case[name] for name in ("task", "method", "n")} | {"measured": round(case["measured"], 2)} | told
+    return (
+        {name: case[name] for name in ("task", "method", "sizes", "n")}
+        | {"measured": round(case["measured"], 2)}
+        | told
+    )
