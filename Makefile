@@ -2,7 +2,7 @@
 PYTHON ?= python3
 bin = .venv/bin
 
-.PHONY: demo test slow faults lint tables bench bench-gpu
+.PHONY: demo test slow faults lint tables bench bench-gpu advice-check
 
 demo: .venv/ready            ## base model, QLoRA, tuned model on sample dialogues, before/after table
 	$(bin)/python mistral/mistral_summarization.py --demo
@@ -28,6 +28,9 @@ tables: .venv/ready          ## rewrite every table in every README, and every p
 
 bench: .venv/ready           ## ratios of the faster paths over the plain ones, side by side
 	$(bin)/python -m common bench
+
+advice-check: .venv/ready    ## how often the advice is right, on curves that it has not seen; needs DATA_DIR
+	$(bin)/python -m common advise check
 
 bench-gpu: .venv/ready       ## training steps of the true 7B and 13B shapes beside stock TRL; needs a CUDA card
 	$(bin)/python -m common bench gpu

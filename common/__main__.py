@@ -10,6 +10,7 @@ from common.console import InputError, say
 # verb -> (module whose main(words) it is, what it does)
 VERBS = {
     "look": ("look", "look at a file of rows before training: what is in it, baselines, what to run next"),
+    "advise": ("advise", "what to use for a file of rows now, and what more labels would bring"),
     "tables": ("reports.tables", "rewrite the tables of every README from the records; --check changes nothing"),
     "plots": ("reports.plots", "draw the pictures of the READMEs from the records; --check changes nothing"),
     "report": ("reports.page", "one page to choose by: quality against memory, money, labels, licence"),

@@ -256,7 +256,7 @@ VERBS = (
     "bench",
     "calibrate",
 )
-VERBS += ("factors", "look", "export", "report")
+VERBS += ("factors", "look", "export", "report", "advise")
 
 
 def test_the_front_door_lists_its_verbs_with_a_line_each():

@@ -132,3 +132,19 @@ def table(_):
     head = ["runs that differ in their draw alone", "runs", "methods differ", "models differ", f"{PART} rows cover"]
     conditions = f"`python -m common {asset['command']}`, {asset['date']}; {cells.markdown(asset['data'])}."
     return f"{cells.table(head, body)}\n{conditions}\n"
+
+
+def advice(_):
+    """The figures of `python -m common advise check`, and the forecasts whose interval did not hold."""
+    asset = speed.asset("advice.json")
+    if not asset:
+        return "Not measured yet: `python -m common advise check`.\n"
+    figures = cells.table(["of the forecasts", "points or %"], [[name, str(v)] for name, v in asset["figures"].items()])
+    missed = [case for case in asset["cases"] if not case["low"] <= case["measured"] <= case["high"]]
+    told = lambda case: f"{case['value']:.1f} [{case['low']:.1f}, {case['high']:.1f}]"  # noqa: E731
+    body = []
+    for case in missed:
+        names = [cells.markdown(case[name]) for name in ("task", "method")]
+        body.append([*names, f"{case['n']:,}", f"{case['measured']:.1f}", told(case)])
+    misses = cells.table(["missed", "read by", "rows", "measured", "forecast"], body) if missed else ""
+    return f"{figures}\n{misses}\n`python -m common advise check`, {asset['date']}.\n"

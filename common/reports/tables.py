@@ -44,6 +44,7 @@ FRONT = {
     "bench-gpu": speed.cards,
     "loadtest": speed.load,
     "calibration": calibration.table,
+    "advice": calibration.advice,
     "factors": effects.table,
     "picture-factors": plots.of_factors,
     "picture-front": plots.of_front_page,
