@@ -687,6 +687,7 @@ def test_scripts_train_score_and_answer_as_users_start_them(tiny_encoder, script
     assert record["script"] == f"distilbert/distilbert_{task}.py"
     assert record["metrics"].keys() == record["metrics_before"].keys()
     assert record["data"]["truncated"].keys() == {"train", "test"}
+    assert not [stage for stage in record["inference"]["stages"] if "calibration" in stage]
     assert record["identity"]["settings"]["quantization"] == ("nf4, double" if words else None)
     use = [f"distilbert/distilbert_{task}_inference.py", "--experiment_dir", str(tmp_path / "run"), "--demo"]
     again = record_of(script(*use, "--output_dir", str(tmp_path / "again"), tiny=False))

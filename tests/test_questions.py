@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 from conftest import ROOT
 
-from common import data, encoding, splits
+from common import data, encoding, evaluation, splits
 from common.console import InputError
 from common.runs import folders
 
@@ -154,7 +154,7 @@ def test_a_killed_run_of_answers_goes_on_and_gives_the_same(trained, tmp_path):
         (("--input", "{file}", "--output", "{new}/x/y.csv"), "no folder"),
         (
             ("--input", "{file}", "--output", "{new}.csv", "--text_column", "x"),
-            "no column x; its columns are Ticket, Body",
+            "no column x; its first line names 'Ticket', 'Body'",
         ),
     ],
 )
@@ -166,6 +166,15 @@ def test_what_cannot_be_answered_is_refused_and_nothing_is_written(words, mentio
     assert mention in done.err
     assert file.read_bytes() == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_column_that_the_answers_would_have_is_told_before_any_row_is_read(trained, tmp_path, monkeypatch):
+    folder, _, _ = trained
+    monkeypatch.setattr(evaluation, "answers", lambda *given: pytest.fail("the model was asked"))
+    (tmp_path / "in.csv").write_text("body,predicted\na b,c\n")
+    done = answered(folder, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")
+    assert (done.code, "has a column predicted" in done.err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
 # The split that `look` keeps

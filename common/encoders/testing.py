@@ -16,12 +16,13 @@ def labels(model, reader, data, settings, execution, checkpoint):
             predicted = evaluation.argmax_label(data.labels, scores)
         found, confusion = evaluation.classes(data, predicted)
         if stage == "tuned":
-            found |= evaluation.calibration.calibrated(data, execution, stage, scores, score_validation(timing))
-        return found, confusion
 
-    def score_validation(timing):
-        beside = timing.beside(evaluation.CALIBRATION)
-        return lambda rows: read_all(model, reader, rows, data.labels, "validation", execution, beside)
+            def score_others(rows):
+                beside = timing.beside(evaluation.CALIBRATION)
+                return read_all(model, reader, rows, data.labels, "validation", execution, beside)
+
+            found |= evaluation.calibration.calibrated(data, execution, scores, score_others)
+        return found, confusion
 
     return evaluation.stages(execution, len(data.test), score)
 

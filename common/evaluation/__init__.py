@@ -33,7 +33,8 @@ def labels(model, encoder, data, settings, execution):
             prompts = encoding.prompts(encoder, rows, "validation")
             return scores_of_labels(model, encoder, prompts, "validation", execution, timing.beside(CALIBRATION))
 
-        scores |= calibration.calibrated(data, execution, stage, label_scores, score_others)
+        if stage == "tuned":
+            scores |= calibration.calibrated(data, execution, label_scores, score_others)
         if len(data.labels) == 2:
             scores |= metrics.generated(texts, truth, data.labels)
         return scores, confusion

@@ -52,12 +52,12 @@ def error(shares, truth):
     return metrics.bootstrap(statistic, numpy.arange(len(confidence)))
 
 
-def calibrated(data, execution, stage, scores, score):
+def calibrated(data, execution, scores, score):
     """{"ece", "ece_raw"}: the error of the tuned model's probabilities on the test rows, with and without the
     temperature that the validation rows give, which is written to the run's folder. Empty but for own data.
 
     scores: of the test rows; score(rows) returns those of other rows."""
-    if stage != "tuned" or data.kind != "own" or not data.validation:
+    if data.kind != "own" or not data.validation:
         return {}
     truth = {name: metrics.numbers([row["target"] for row in rows], data.labels)
              for name, rows in (("validation", data.validation), ("test", data.test))}  # fmt: skip

@@ -12,23 +12,25 @@ import os
 import shutil
 from pathlib import Path
 
-from common import checkpoints, console, data, evaluation, files, rowfiles
+from common import bookkeeping, checkpoints, console, data, evaluation, files, rowfiles
 from common.console import InputError, say
 from common.runs import claim
 
 FORMATS = (".csv", ".tsv", ".jsonl")
 SHOWN = 3  # classes of one --text
 SOURCE = "questions.json"  # what a folder of partial answers belongs to
+ADDED = {True: ["predicted", "probability", "probabilities"], False: ["answer"]}  # columns, with and without classes
 
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
     """rows: [{"text"}] (instructions may have "input"), none of them empty; numbers: their places in the file;
-    temperature: of the probabilities of classes."""
+    temperature: of the probabilities of classes; source: rowfiles.Source of the file, None for a --text."""
 
     rows: list
     numbers: list
     temperature: float
+    source: object = None
 
 
 def check(args):
@@ -60,8 +62,11 @@ def of_run(run):
         if not run.text.strip():
             raise InputError("--text has nothing to read")
         return Questions([{"text": run.text}], [0], temperature)
-    source = opened(run)
+    source = rowfiles.opened(Path(run.args.input).expanduser(), run.args.encoding, run.args.delimiter)
     columns = {"text": column_of(run, source)}
+    clash = next((name for name in ADDED[bool(run.labels)] if name in source.columns), None)
+    if clash:
+        raise InputError(f"{source.path.name} has a column {clash}, as the answers would: rename it")
     if run.task == "instructions" and columns["text"] != "input":
         columns["input"] = source.column("input")
     rows, numbers, empty = [], [], []
@@ -75,11 +80,7 @@ def of_run(run):
     if empty:
         lines = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
         console.warn(f"{source.path.name}: {len(empty)} rows have no text ({source.unit} {lines}): no answer for them")
-    return Questions(rows, numbers, temperature)
-
-
-def opened(run):
-    return rowfiles.opened(Path(run.args.input).expanduser(), run.args.encoding, run.args.delimiter)
+    return Questions(rows, numbers, temperature, source)
 
 
 def column_of(run, source):
@@ -93,39 +94,37 @@ def column_of(run, source):
     else:
         if len(source.columns) == 1:
             return source.columns[0]
-    raise InputError(
-        f"{source.path.name} has no column {name}; its columns are {', '.join(source.columns)}; "
-        "name yours with --text_column"
-    )
+    raise InputError(f"{source.path.name} has no column {name}; {source.described()}; name yours with --text_column")
+
+
+def finished(run, when="before"):
+    """Whether --output is there, which `check` lets pass with --resume only; says so."""
+    if run.text or not (output := output_of(run)).is_file():
+        return False
+    say(f"finished {when}, nothing to do\nanswers: {files.display(output)}")
+    return True
+
+
+def output_of(run):
+    return Path(run.args.output).expanduser()
 
 
 def reply(run, answers):
     """Print answers(run) to --text, or write those to --input into --output."""
     if run.text:
         return say(shown(answers(run)[0]))
-    output = Path(run.args.output).expanduser()
-    if output.is_file():  # `check` lets it pass with --resume only
-        return say(f"finished before, nothing to do\nanswers: {files.display(output)}")
-    folder = run.execution.folder
-    mark = {"id": run.identity.id, "input": checkpoints.sha256(Path(run.args.input).expanduser())}
-    with console_errors(folder):
+    folder, output = run.execution.folder, output_of(run)
+    mark = {"id": run.identity.id, "input": checkpoints.sha256(run.questions.source.path)}
+    with bookkeeping.disk_errors(output.parent):
         folder.mkdir(exist_ok=True)
-    with claim.alone(folder, run.args.resume):
-        if output.is_file():
-            return say(f"finished meanwhile, nothing to do\nanswers: {files.display(output)}")
-        prepare(folder, mark, run.args.resume)
-        found = answers(run)
-        with console_errors(output):
-            files.write_text(output, written(run, found, output.suffix.lower()))
-        shutil.rmtree(folder)
-    say(f"{len(found)} answers\nanswers: {files.display(output)}")
-    return None
-
-
-def console_errors(path):
-    from common import bookkeeping
-
-    return bookkeeping.disk_errors(path)
+        with claim.alone(folder, run.args.resume):
+            if finished(run, "meanwhile"):
+                return None
+            prepare(folder, mark, run.args.resume)
+            found = answers(run)
+            files.write_text(output, written(run.questions, found, bool(run.labels), output.suffix.lower()))
+            shutil.rmtree(folder)
+    return say(f"{len(found)} answers\nanswers: {files.display(output)}")
 
 
 def prepare(folder, mark, resume):
@@ -147,14 +146,9 @@ def shown(answer):
     return "\n".join(f"{label}  {shares[label]:.1%}" for label in likeliest)
 
 
-def written(run, found, suffix):
-    """The text of --output: the rows of --input, each with its answer."""
-    source, questions = opened(run), run.questions
-    labelled = bool(found) and found[0]["probabilities"] is not None
-    added = ["predicted", "probability", "probabilities"] if labelled else ["answer"]
-    clash = next((name for name in added if name in source.columns), None)
-    if clash:
-        raise InputError(f"{source.path.name} has a column {clash}, as the answers would: rename it")
+def written(questions, found, labelled, suffix):
+    """The text of --output: the rows of --input, each with its answer. labelled: whether answers are classes."""
+    source, added = questions.source, ADDED[labelled]
     by_place, stream = dict(zip(questions.numbers, found, strict=True)), io.StringIO(newline="")
     writer = csv.writer(stream, delimiter="\t" if suffix == ".tsv" else ",")
     if suffix != ".jsonl":
@@ -172,7 +166,7 @@ def written(run, found, suffix):
 def cells_of(answer, labelled):
     """The cells that an answer adds to its row; None for a row without text."""
     if answer is None:
-        return [None, None, None] if labelled else [None]
+        return [None] * len(ADDED[labelled])
     if not labelled:
         return [answer["answer"]]
     shares = {label: round(share, 6) for label, share in answer["probabilities"].items()}

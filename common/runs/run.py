@@ -244,7 +244,9 @@ def counts(scores):
 def perform(run, main, answers):
     """Run main(run) in the run's folder or, with --text or --input, print or write answers(run). If main raises Failed,
     write a record with the status and the reason."""
-    if run.asks and run.questions.rows == []:
+    if run.asks and questions.finished(run):
+        return None
+    if run.asks and not run.questions.rows:
         raise InputError(f"{run.args.input} has no texts to answer")
     quiet_libraries(run.checkpoint, run.asks or data.at_hand(run.task, run.args.data, run.args.demo))
     import torch
