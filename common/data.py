@@ -148,11 +148,12 @@ def load(task, **rows):
     """
     (dataset, labelled), rows = TASKS[task], Rows(**rows)
     columns = columns_of(dataset, rows)
-    raw, meta, shares = read(dataset, rows, columns, labelled)
+    saved = saved_split(rows.path)
+    raw, meta, shares = read(dataset, rows, columns, labelled, saved)
     source, dropped = meta["source"], {}
     if shares:
         pooled = clean([row for part in raw.values() for row in part], labelled, dropped)
-        train, validation, test = split(pooled, shares, labelled, dropped, saved_split(rows.path))
+        train, validation, test = split(pooled, shares, labelled, dropped, saved)
     else:
         test = clean(raw["test"], labelled, dropped)
         used = {key(row): "also in test" for row in test}
@@ -161,7 +162,7 @@ def load(task, **rows):
     if not train or not test:
         few = f"no rows left to {'test' if train else 'train'} on in {source}; dropped: {dropped or 'none'}"
         advice = "give it 10 rows or more, and two or more of each class"
-        if train and shares and saved_split(rows.path):
+        if train and saved:
             advice = f"none is in {split_record(rows.path).name}: is it of another column? Remove it to split anew"
         raise InputError(f"{few}; {advice}")
     labels = classes(train, {"test": test, "validation": validation}, source) if labelled else []
@@ -190,22 +191,19 @@ def columns_of(dataset, rows):
     return columns
 
 
-def read(dataset, rows, columns, labelled):
+def read(dataset, rows, columns, labelled, saved=None):
     """({split or file: rows}, {"name", "source", "kind"}, shares by which the rows are pooled and split anew, or None).
-    The columns are renamed to the fields of a row."""
+    The columns are renamed to the fields of a row. saved: from `saved_split`."""
     if rows.path is not None:
         path = Path(os.path.expanduser(rows.path))
-        splits, source, shares = own(path, rows, columns, labelled)
+        splits, source, shares = own(path, rows, columns, labelled, saved)
         return splits, {"name": Path(os.path.abspath(path)).name or "own", "source": source, "kind": "own"}, shares
     if rows.demo:
         splits = {"train": [], "test": []}
         for row in table(SAMPLE / dataset["sample"], {**columns, "split": "split"}):
             splits[row.pop("split")].append(row)
-        return (
-            splits,
-            {"name": "sample", "source": f"sample ({dataset['sample']})", "kind": "sample"},
-            dataset.get("shares"),
-        )
+        meta = {"name": "sample", "source": f"sample ({dataset['sample']})", "kind": "sample"}
+        return splits, meta, dataset.get("shares")
     folder = of_data_dir(dataset)
     if folder is None:
         splits, source = from_hub(dataset, columns)
@@ -227,9 +225,10 @@ def of_data_dir(dataset):
     return folder if folder and os.path.isdir(folder) else None
 
 
-def own(path, rows, columns, labelled):
+def own(path, rows, columns, labelled, saved):
     """({split: rows}, source in words, shares or None) of own data: a folder with train.*, test.* and optionally
-    validation.*, or one file, which is split by OWN_SHARES and stratified by class. rows: the `Rows` asked for."""
+    validation.*, or one file, which is split by OWN_SHARES and stratified by class. rows: the `Rows` asked for; saved:
+    from `saved_split`."""
     names = names_of_labels(rows.label_names) if labelled and rows.label_names else None
 
     def read_file(file):
@@ -241,7 +240,7 @@ def own(path, rows, columns, labelled):
     if not os.path.isfile(path):
         raise InputError(f"no file or folder {path} (--data)")
     shares = OWN_SHARES[labelled]
-    how = "split as in " + split_record(path).name if saved_split(path) else f"split, seed {SPLIT_SEED}"
+    how = "split as in " + split_record(path).name if saved else f"split, seed {SPLIT_SEED}"
     parts = "/".join(f"{100 * share:.0f}" for share in shares if share)
     return {"all": read_file(path)}, f"{path.name} ({parts} {how})", shares
 
@@ -263,7 +262,7 @@ def split_record(path):
 
 def saved_split(path):
     """{"validation", "test"}: digests of rows, of an own file's split; None if there is none. Raises InputError."""
-    if path is None or not os.path.isfile(split_record(path)):
+    if not path or os.path.isdir(os.path.expanduser(path)) or not os.path.isfile(split_record(path)):
         return None
     saved = files.read_json(split_record(path))
     parts = [saved.get(part) for part in ("validation", "test")] if isinstance(saved, dict) else [None]
@@ -278,9 +277,8 @@ def names_of_labels(path):
     path = Path(os.path.expanduser(path))
     try:
         content = path.read_text(encoding="utf-8-sig")
-        names = (
-            json.loads(content) if path.suffix == ".json" else [line for line in content.splitlines() if line.strip()]
-        )
+        lines = [line for line in content.splitlines() if line.strip()]
+        names = json.loads(content) if path.suffix == ".json" else lines
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path} (--label_names): {error}") from None
     names = dict(enumerate(names)) if isinstance(names, list) else names

@@ -7,7 +7,7 @@ encoder, run by the sweep on nested shares with three seeds, so that what is fin
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common import checkpoints, console, files
 from common.advise.curves import Point
@@ -26,34 +26,33 @@ SEEDS = ("42", "43", "44")
 @dataclass
 class Method:
     """A way to classify. points: [Point] by n; seconds: of learning at the last point; memory: bytes at its peak, None
-    if it was not measured; command: that makes the last point."""
+    if it was not measured."""
 
     name: str
     points: list = field(default_factory=list)
     seconds: float = 0.0
     memory: int | None = None
-    command: str = ""
 
     @property
     def score(self):
         return self.points[-1].mean
 
 
-def words(rows, limit=None):
-    """The Method of a regression on TF-IDF. rows: data.Data; limit: of training rows."""
+def words(rows):
+    """The Method of a regression on TF-IDF. rows: data.Data."""
     import numpy
 
-    train = rows.train[:limit]
-    truth = numpy.array([row["target"] for row in rows.test])
+    n, truth = len(rows.train), numpy.array([row["target"] for row in rows.test])
     method = Method("TF-IDF + logistic regression")
-    sizes = sorted({round(share * len(train)) for share in SHARES if share * len(train) >= FEWEST} | {len(train)})
+    sizes = sorted({round(share * n) for share in SHARES if share * n >= FEWEST} | {n})
     bar = console.progress(len(sizes), method.name, "size")
     for size in sizes:
         runs = []
-        for seed in range(RUNS if size < len(train) else 1):
-            drawn = [train[i] for i in numpy.random.default_rng(seed).permutation(len(train))[:size]]
+        for seed in range(RUNS if size < n else 1):
+            drawn = [rows.train[i] for i in numpy.random.default_rng(seed).permutation(n)[:size]]
             began = time.monotonic()
-            runs.append(100.0 * (predicted(drawn, rows) == truth))
+            predicted = probe.of_words(replace(rows, train=drawn), Settings().seed)
+            runs.append(100.0 * (numpy.array(predicted) == truth))
             method.seconds = time.monotonic() - began
         method.points.append(Point(size, numpy.array(runs)))
         bar.update(1)
@@ -61,40 +60,19 @@ def words(rows, limit=None):
     return method
 
 
-def predicted(train, rows):
-    """The predicted class of every test row."""
-    targets = [row["target"] for row in train]
-    if len(set(targets)) == 1:
-        return targets[0]
-    texts = ([row["text"] for row in part] for part in (train, rows.test))
-    fitted, tested = probe.words(*texts, pairs=len(rows.labels) == 2)
-    return probe.regression(Settings(), probe.TFIDF_STRENGTH).fit(fitted, targets).predict(tested)
-
-
 def probes(flags, minutes):
     """The Method of fine-tuning the embedded encoder, from runs of its script with these flags; None if none ended.
     Starts those that are missing and should end within so many minutes (0: none)."""
     import numpy
 
-    facts, _ = folders.home(checkpoints.stand_in("encoder"))
-    home = files.Path(facts.__file__).parent
-    script = home / f"{home.name}_classification.py"
+    experiment = folders.script(folders.home_path(checkpoints.stand_in("encoder")), "training", "classification")
     words = [*flags, "--no_before"]
     if minutes:
         axes = ["--train_sample_fraction", *PROBED, "--seed", *SEEDS]
-        command = [
-            sys.executable,
-            "-m",
-            "common",
-            "sweep",
-            str(script),
-            *words,
-            *axes,
-            "--max_hours",
-            str(minutes / 60),
-        ]
+        limit = ["--max_hours", str(minutes / 60)]
+        command = [sys.executable, "-m", "common", "sweep", experiment.file, *words, *axes, *limit]
         subprocess.run(command, cwd=files.ROOT, check=False, stdout=subprocess.DEVNULL)
-    experiment, method = folders.experiment(script), Method("fine-tuned encoder")
+    method = Method("fine-tuned encoder")
     for share in PROBED:
         found = [recorded(experiment, [*words, "--train_sample_fraction", share, "--seed", seed]) for seed in SEEDS]
         found = [record for record in found if record]
@@ -103,7 +81,6 @@ def probes(flags, minutes):
             method.points.append(Point(found[0]["data"]["n"]["train"], numpy.array(scores)))
             method.seconds = found[-1]["training"]["seconds"]
             method.memory = found[-1]["training"]["peak_memory_bytes"]
-            method.command = found[-1]["command"]
     return method if method.points else None
 
 

@@ -87,9 +87,7 @@ def advice(job, available):
 
 def training_scripts(folder):
     """{task: path} of the folder's training scripts."""
-    paths = [path for path in sorted(folder.glob("*.py")) if path.stem not in folders.LOCAL]
-    experiments = {path: vars(folders.load_module(path)).get("EXPERIMENT") for path in paths}
-    return {each.task: path for path, each in experiments.items() if each and each.kind == "training"}
+    return {each.task: Path(each.file) for each in folders.experiments(folder) if each.kind == "training"}
 
 
 def defaults(folder):

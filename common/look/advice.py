@@ -35,24 +35,6 @@ class Step:
     limit: float | None = None
 
 
-def experiments(home):
-    """[Experiment] of a model folder's scripts."""
-    paths = [path for path in sorted(Path(home).glob("*.py")) if path.stem not in folders.LOCAL]
-    found = [vars(folders.load_module(path)).get("EXPERIMENT") for path in paths]
-    return [each for each in found if each]
-
-
-def script(home, kind, task):
-    """The Experiment of this kind for a task in a model folder; None if there is none."""
-    return next((each for each in experiments(home) if each.kind == kind and task in each.by_task), None)
-
-
-def home_of(checkpoint):
-    """Path of the folder that lists `checkpoint`; None if no folder does."""
-    found = folders.home(checkpoint)
-    return found and Path(found[0].__file__).parent
-
-
 def check_writer(name):
     """Raises InputError if --pretrained_ckpt names no model, one that is out of reach, or one that only reads."""
     home = folders.home(name)
@@ -100,33 +82,35 @@ class Advisor:
 
     def writer(self):
         """(folder, words) of the model that writes: --pretrained_ckpt or the embedded one."""
-        embedded = home_of(checkpoints.stand_in("plain"))
+        embedded = folders.home_path(checkpoints.stand_in("plain"))
         if not self.args.pretrained_ckpt:
             return embedded, []
-        home = home_of(self.args.pretrained_ckpt) or embedded
-        first = script(home, "training", self.task).first.checkpoint
+        home = folders.home_path(self.args.pretrained_ckpt) or embedded
+        first = folders.script(home, "training", self.task).first.checkpoint
         return home, [] if first == self.args.pretrained_ckpt else ["--pretrained_ckpt", self.args.pretrained_ckpt]
 
     def writing(self, steps):
         """The run.Run of the model that writes: its tokenizer counts, its prompt is the example."""
         home, words = self.writer()
         same = [step.run for step in steps if Path(step.experiment.file).parent == home and step.run.kind == "training"]
-        return same[0] if same else self.step("", script(home, "training", self.task), words).run
+        return same[0] if same else self.step("", folders.script(home, "training", self.task), words).run
 
     def steps(self):
         """The three Steps, the training of the model that writes among them."""
-        encoder = home_of(checkpoints.stand_in("encoder"))
+        encoder = folders.home_path(checkpoints.stand_in("encoder"))
         home, words = self.writer()
-        tune = script(home, "training", self.task)
+        tune = folders.script(home, "training", self.task)
         large = self.large(home)
         if self.choice.labelled:
-            steps = [self.step("frozen features: no fine-tuning", script(encoder, "untrained", self.task), [], FIRST)]
-            fine_tune = script(encoder, "training", self.task)
+            steps = [
+                self.step("frozen features: no fine-tuning", folders.script(encoder, "untrained", self.task), [], FIRST)
+            ]
+            fine_tune = folders.script(encoder, "training", self.task)
             steps += [self.step("fine-tune the encoder", fine_tune, ["--no_before"], FIRST)]
             if large and self.gpu and not words:
                 return [*steps, self.step("QLoRA of a larger model", large)]
             return [*steps, self.step("QLoRA of the model that writes", tune, words, None if self.gpu else LATER)]
-        untrained = script(home, "baseline", self.task)
+        untrained = folders.script(home, "baseline", self.task)
         if untrained:
             shot = ["--prompt_type", "zero-shot", *words]
             steps = [self.step("a prompt: no fine-tuning", untrained, shot, FIRST)]
@@ -190,7 +174,7 @@ class Advisor:
         run, home = step.run, Path(step.experiment.file).parent
         if run.kind != "training":
             at = step.words.index("--pretrained_ckpt") if "--pretrained_ckpt" in step.words else len(step.words)
-            run = self.step("", script(home, "training", self.task), step.words[at : at + 2]).run
+            run = self.step("", folders.script(home, "training", self.task), step.words[at : at + 2]).run
         key = (run.checkpoint.name, home)
         if key not in self.jobs:
             self.jobs[key] = jobs.of_run(run, gpu=True if elsewhere else None)

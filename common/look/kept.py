@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from common import data, files, splits
-from common.console import InputError, say, warn
+from common.console import InputError, warn
 
 WRITER = "python -m common look"  # "written_by" in both files
 SCHEMA_VERSION = 1
@@ -88,9 +88,3 @@ def written(path, value):
     except OSError as error:
         warn(f"cannot write {files.display(path)} ({error.strerror}): nothing is kept there")
         return False
-
-
-def say_kept(paths):
-    for path, what in paths.items():
-        if path:
-            say(f"{what}: {files.display(path)}")

@@ -71,6 +71,18 @@ def experiment(path):
     return experiment_of_script
 
 
+def experiments(folder):
+    """[Experiment] of the scripts of a model folder."""
+    paths = [path for path in sorted(Path(folder).glob("*.py")) if path.stem not in LOCAL]
+    found = [vars(load_module(path)).get("EXPERIMENT") for path in paths]
+    return [each for each in found if each]
+
+
+def script(folder, kind, task):
+    """The Experiment of this kind for a task in a model folder; None if there is none."""
+    return next((each for each in experiments(folder) if each.kind == kind and task in each.by_task), None)
+
+
 def model_files():
     """Paths of all folders' model.py."""
     return sorted(files.ROOT.glob("*/model.py"))
@@ -86,6 +98,12 @@ def home(checkpoint):
     return next(
         ((each, variant) for each in facts() for variant in each.VARIANTS if variant.checkpoint == checkpoint), None
     )
+
+
+def home_path(checkpoint):
+    """Path of the folder that lists `checkpoint`; None if no folder does."""
+    found = home(checkpoint)
+    return found and Path(found[0].__file__).parent
 
 
 def read(path, left_out=None):
