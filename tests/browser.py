@@ -1,17 +1,38 @@
 """A headless Chromium, driven over its debugging pipe (the DevTools protocol): no driver, no port, no package."""
 
 import base64
+import contextlib
 import json
 import os
 import select
-import shutil
 import subprocess
 import time
 
-FOUND = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+import pytest
+
+from common.reports.page import picture
+
+FOUND = picture.browser()
 PATIENCE = 30  # seconds for any answer
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "Backspace": 8}  # key -> its virtual code
 KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+
+
+def needed():
+    """Skips the test without a browser."""
+    if not FOUND:
+        pytest.skip("no chromium is installed")
+
+
+@contextlib.contextmanager
+def opened(folder):
+    """Context of a Browser, closed at its end. folder: see Browser."""
+    needed()
+    one = Browser(folder)
+    try:
+        yield one
+    finally:
+        one.close()
 
 
 class Browser:

@@ -694,10 +694,7 @@ def test_the_page_is_one_file_without_scripts_and_shows_texts_as_text(looked):
 
 
 def test_the_page_opens_in_a_browser(looked, tmp_path_factory):
-    if not browser.FOUND:
-        pytest.skip("no chromium is installed")
-    one = browser.Browser(tmp_path_factory.mktemp("browser"))
-    try:
+    with browser.opened(tmp_path_factory.mktemp("browser")) as one:
         one.send("Runtime.enable")
         one.open((looked.home / "page.html").as_uri())
         assert one.value("document.querySelector('mark:last-of-type') !== null")
@@ -705,8 +702,6 @@ def test_the_page_opens_in_a_browser(looked, tmp_path_factory):
         assert one.dialogs == 0
         one.look(380, 800)
         assert one.value("document.documentElement.scrollWidth <= innerWidth")  # a phone scrolls down, not sideways
-    finally:
-        one.close()
 
 
 # Large files

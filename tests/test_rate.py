@@ -587,11 +587,8 @@ def test_a_line_that_is_no_rating_is_refused(tmp_path):
 
 @pytest.fixture
 def page(tmp_path_factory):
-    if not browser.FOUND:
-        pytest.skip("no chromium is installed")
-    one = browser.Browser(tmp_path_factory.mktemp("browser"))
-    yield one
-    one.close()
+    with browser.opened(tmp_path_factory.mktemp("browser")) as one:
+        yield one
 
 
 def place(text):

@@ -21,8 +21,7 @@ FOCUSED = "document.activeElement"
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """The page of the committed records."""
-    if not browser.FOUND:
-        pytest.skip("no chromium is installed")
+    browser.needed()
     path = tmp_path_factory.mktemp("report") / "report.html"
     done = tool(ROOT, "report", "--output", str(path))
     assert done.returncode == 0, done.stderr
@@ -31,11 +30,8 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    if not browser.FOUND:
-        pytest.skip("no chromium is installed")
-    one = browser.Browser(tmp_path_factory.mktemp("browser"))
-    yield one
-    one.close()
+    with browser.opened(tmp_path_factory.mktemp("browser")) as one:
+        yield one
 
 
 @pytest.fixture

@@ -500,10 +500,7 @@ def test_the_page_asks_in_the_wording_of_the_training(tmp_path):
 
 
 def test_a_text_typed_into_the_page_gets_the_answer_of_the_api(served, tmp_path):
-    if not browser.FOUND:
-        pytest.skip("no chromium is installed")
-    page = browser.Browser(tmp_path)
-    try:
+    with browser.opened(tmp_path) as page:
         page.open(f"http://127.0.0.1:{served.port}/")
         page.value("document.getElementById('text').value = 'Ann: keys? Bob: on the <b>shelf</b>'")
         page.value("document.getElementById('form').requestSubmit()")
@@ -517,8 +514,6 @@ def test_a_text_typed_into_the_page_gets_the_answer_of_the_api(served, tmp_path)
         assert page.value("document.getElementById('ask').disabled")
         served.process.send_signal(signal.SIGCONT)
         page.until("!document.getElementById('ask').disabled")
-    finally:
-        page.close()
 
 
 def test_only_this_machine_and_no_web_page(served):

@@ -3,6 +3,7 @@ a killed run ends where an uninterrupted one does."""
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -362,24 +363,32 @@ def whole(tiny_folder, tokenizer, tmp_path_factory):
     return report["training"], folder / "half", run
 
 
-def stopping(after):
-    """training.answers_only that stops in the pass after that many."""
-    plain, passes = training.answers_only, []
+def watched(act):
+    """training.answers_only that calls act(number) before every pass, counted from 1."""
+    plain, passes = training.answers_only, itertools.count(1)
 
     def build(*given):
         trainer = plain(*given)
         compute = trainer.compute_loss
 
         def compute_loss(*rest, **keywords):
-            passes.append(1)
-            if len(passes) > after:
-                raise Stop
+            act(next(passes))
             return compute(*rest, **keywords)
 
         trainer.compute_loss = compute_loss
         return trainer
 
     return build
+
+
+def stopping(after):
+    """training.answers_only that stops in the pass after that many."""
+
+    def act(number):
+        if number > after:
+            raise Stop
+
+    return watched(act)
 
 
 def test_what_is_kept_of_an_interrupted_training_are_its_last_two_checkpoints(whole):
@@ -513,22 +522,12 @@ def test_sigterm_lets_the_step_end_and_saves_it(whole, tmp_path, after):
 
 def terminating(after):
     """training.answers_only that sends this process SIGTERM in the pass after that many."""
-    plain, passes = training.answers_only, []
 
-    def build(*given):
-        trainer = plain(*given)
-        compute = trainer.compute_loss
+    def act(number):
+        if number == after + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-        def compute_loss(*rest, **keywords):
-            passes.append(1)
-            if len(passes) == after + 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return compute(*rest, **keywords)
-
-        trainer.compute_loss = compute_loss
-        return trainer
-
-    return build
+    return watched(act)
 
 
 def test_a_step_that_takes_longer_than_the_grace_is_cut_off(whole, tmp_path, monkeypatch):

@@ -19,17 +19,11 @@ from starlette.routing import Route
 
 from common.ratings import store
 from common.runs import records
+from common.serving import private
 
 BODY_BYTES = 200  # limit of a rating; the page sends about 40
 BODY_SECONDS = 5  # limit of the time that a rating takes to arrive
 END_SECONDS = 2  # limit of the time that a request takes after Ctrl-C
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 class Study:
@@ -66,7 +60,8 @@ class Study:
 
 
 class Guard:
-    """Refuses requests that come neither from the page nor from the printed address, and adds HEADERS to every reply.
+    """Refuses requests that come neither from the page nor from the printed address, and adds headers to every
+    reply.
 
     It compares the host, because any host name can be resolved to this machine; the origin, because any page can post
     here; and the token, because this machine may have other users.
@@ -76,13 +71,11 @@ class Guard:
         self.app, self.hosts, self.token = app, (f"127.0.0.1:{port}", f"localhost:{port}"), token
 
     async def __call__(self, scope, receive, send):
-        scope["nonce"] = secrets.token_urlsafe(12)
+        scope["nonce"], added = private.page_headers()
 
         async def send_guarded(message):
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers[name] = value.format(scope["nonce"])
+                MutableHeaders(scope=message).update(added)
             await send(message)
 
         reason = self.reason(scope)

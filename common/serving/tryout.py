@@ -1,29 +1,21 @@
 """The page on which a served model can be tried: GET /. It posts to the API beside it, as any other client does."""
 
 import json
-import secrets
 from pathlib import Path
 
 from common.encoding import Template
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
+from common.serving import private
 
 
 def page(served):
     """(html, headers) of the page. served: serve.Served."""
-    nonce = secrets.token_urlsafe(16)
+    nonce, headers = private.page_headers()
     before, after = frame(served)
     told = {"name": served.name, "chat": served.format == "chat", "before": before, "after": after}
     data = json.dumps(told).replace("<", "\\u003c")  # a closing tag inside a text ends no script
     html = Path(__file__).with_name("tryout.html").read_text(encoding="utf-8")
     html = html.replace("NONCE", nonce).replace("SERVED", data)
-    return html, {name: value.format(nonce) for name, value in HEADERS.items()}
+    return html, headers
 
 
 def frame(served):
