@@ -1,6 +1,8 @@
 """How a script talks to the person who runs it: one-line errors, exit codes, progress, small tables."""
 
+import contextlib
 import errno
+import io
 import os
 import shlex
 import signal
@@ -36,6 +38,13 @@ def say(text=""):
             print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def silenced():
+    """Context in which `say` prints nothing, for work that is described elsewhere."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def warn(text):

@@ -86,5 +86,6 @@ def probes(flags, minutes):
 
 def recorded(experiment, words):
     """The finished record of a command line; None without one."""
-    run = experiment.resolve(words)
+    with console.silenced():  # the rows were described before
+        run = experiment.resolve(words)
     return records.checked(run.record_path) if run.finished() else None

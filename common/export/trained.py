@@ -5,7 +5,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import checkpoints, data, encoding, files, qlora, training
+from common import checkpoints, encoding, files, qlora, training
 from common import precision as precisions
 from common.console import InputError, warn
 from common.runs import checks, folders, identity, records
@@ -124,11 +124,8 @@ def test_rows(run, path, count):
         raise InputError(
             "the run was tested on data of your own: name it with --data, or leave the scores out with --rows 0"
         )
-    limits = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")
-    request = {name: run.fields["settings"][name] for name in limits}
-    request |= {name: run.fields["data"][name] for name in ("text_column", "target_column")}
-    rows = data.of_task(run.task, path=path, demo=run.source == "sample", **request)
-    if rows.sha256["test"] != run.fields["data"]["sha256"]["test"]:
+    rows, same = identity.rows_again(run.fields, run.source, path)
+    if not same:
         raise InputError(
             f"{rows.source} has other test rows than the run was tested on: put those back, or leave the scores out "
             "with --rows 0"

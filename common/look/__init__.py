@@ -4,11 +4,11 @@ commands make sense next, with their time and memory here. It keeps the test row
 """
 
 import contextlib
-import io
 import os
 import time
 from pathlib import Path
 
+from common import console
 from common.console import InputError, say
 from common.runs import flags
 
@@ -129,7 +129,7 @@ def loaded(choice, read, more):
     dataset, columns = data.TASKS[choice.task][0], choice.columns
     how = {name.removeprefix("--"): value for name, value in zip(more[::2], more[1::2], strict=True)}
     own = {name: columns[name] if columns[name] != dataset[name] else None for name in ("text", "target")}
-    with contextlib.redirect_stdout(io.StringIO()):  # `look` describes them itself
+    with console.silenced():  # `look` describes them itself
         return data.of_task(choice.task, path=str(read), text_column=own["text"], target_column=own["target"], **how)
 
 

@@ -4,14 +4,12 @@ They come from the model folders: the scripts of the embedded encoder and of the
 GPU, those of the largest model whose training fits it. A command is cut to a time by fewer epochs, then by fewer rows.
 """
 
-import contextlib
-import io
 import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import budget, checkpoints, data, files, machine
+from common import budget, checkpoints, console, data, files, machine
 from common.budget import job as jobs
 from common.budget import memory, report, seconds
 from common.console import InputError
@@ -76,7 +74,7 @@ class Advisor:
         words = [*words]
         if len(experiment.by_task) > 1:
             words = ["--task_type", self.task, *words]
-        with contextlib.redirect_stdout(io.StringIO()):  # the rows are described by `look`
+        with console.silenced():  # the rows are described by `look`
             run = experiment.resolve([*self.flags(experiment, self.path, self.more_here), *words])
         return Step(what, experiment, words, run, limit)
 

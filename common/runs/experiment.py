@@ -134,11 +134,10 @@ class Experiment:
         checks.check_baseline(settings.baseline, task)
         if checkpoint.name == variant.checkpoint:
             checks.check_context(settings, variant)
-        limits = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")
         target = next((vars(args)[flag] for flag in flags.TARGET[task] if flag.endswith("_column")), None)
         rows = {"path": args.data, "demo": args.demo, "text_column": args.text_column, "target_column": target}
         rows |= {name: vars(args).get(name) for name in ("encoding", "delimiter", "label_names")}
-        rows |= {limit: getattr(settings, limit) for limit in limits}
+        rows |= {limit: getattr(settings, limit) for limit in identity.LIMITS}
         asks = vars(args).get("text") or vars(args).get("input")
         reads_rows = fetch or (not asks and data.at_hand(task, args.data, args.demo))
         data_rows = data.of_task(task, **rows) if reads_rows else None

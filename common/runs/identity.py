@@ -8,6 +8,10 @@ import functools
 import hashlib
 import json
 
+from common import data
+
+LIMITS = ("train_sample_fraction", "max_train_samples", "max_validation_samples", "max_test_samples")  # of rows
+
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
@@ -69,3 +73,12 @@ def differences(one, other):
     """{name: (value of one, value of the other)} of the fields in which two identities differ."""
     one, other = flat(one), flat(other)
     return {name: (one.get(name), other.get(name)) for name in one | other if one.get(name) != other.get(name)}
+
+
+def rows_again(fields, source, path=None):
+    """(the data.Data of a run's rows, read again; whether its test rows are still the same). fields: of its identity;
+    source: "study", "own" or "sample"; path: of own data. Raises InputError if they cannot be read."""
+    request = {name: fields["settings"][name] for name in LIMITS}
+    request |= {name: fields["data"][name] for name in ("text_column", "target_column")}
+    rows = data.of_task(fields["task"], path=path, demo=source == "sample", **request)
+    return rows, rows.sha256["test"] == fields["data"]["sha256"]["test"]

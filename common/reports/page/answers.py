@@ -5,14 +5,13 @@ rows is that of the record.
 """
 
 import contextlib
-import io
 import json
 
-from common import data
+from common import console, data
 from common.console import InputError
 from common.evaluation.kept import is_scores, row_scores
 from common.reports import runs
-from common.runs import records
+from common.runs import identity, records
 
 CHARACTERS = 500  # most of a text that is shown
 LABELS = ("{}-labels", "{}-scores", "{}-head")  # names of predictions that hold a score for every label
@@ -86,18 +85,15 @@ def questions(folder, record, n, own):
 def test_rows(record, own):
     """The test rows of a record, read again without the hub; None if they are not here or not the same."""
     fields, kind = record["identity"], record["data"]["kind"]
-    is_sample, task = kind == "sample", fields["task"]
     path = own if kind == "own" else None
-    if (kind == "own") != bool(path) or not data.at_hand(task, path, is_sample):
+    if (kind == "own") != bool(path) or not data.at_hand(fields["task"], path, kind == "sample"):
         return None
-    columns = {name: fields["data"][name] for name in ("text_column", "target_column")}
-    limit = fields["settings"]["max_test_samples"]
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            rows = data.of_task(task, path=path, demo=is_sample, max_test_samples=limit, **columns)
+        with console.silenced():
+            rows, same = identity.rows_again(fields, kind, path)
     except (InputError, OSError):
         return None
-    return rows.test if rows.sha256["test"] == fields["data"]["sha256"]["test"] else None
+    return rows.test if same else None
 
 
 def scored(record, stage, answers, wanted, n):
