@@ -38,10 +38,8 @@ def own_template(instruction=None, labelled=True, listed=True):
     if slot:
         raise InputError(f"--instruction: leave {slot} out; the text and the classes follow what you ask")
     if labelled:
-        asked = instruction or "Classify the text below."
-        asked += (
-            " The answer is exactly one of these classes:\n{labels}" if listed else " The answer is a class's name."
-        )
+        answer = "exactly one of these classes:\n{labels}" if listed else "a class's name."
+        asked = f"{instruction or 'Classify the text below.'} The answer is {answer}"
     else:
         asked = instruction or "Summarize the text below in one or two short sentences."
     return Template(

@@ -168,9 +168,8 @@ class Experiment:
             raise InputError("--instruction is for own rows: it needs --data")
         if trained or not args.data or self.first.format == "encoder" or task == "instructions":
             return wording
-        labelled = data.TASKS[task][1]
-        few = labelled and (not data_rows or len(data_rows.labels) <= LISTED)
-        return dataclasses.asdict(encoding.own_template(instruction, labelled, few))
+        listed = len(data_rows.labels) <= LISTED
+        return dataclasses.asdict(encoding.own_template(instruction, data.TASKS[task][1], listed))
 
     def located(self, name):
         """(Checkpoint, Variant, Experiment of its home folder) of the checkpoint called `name`. This folder is the home
