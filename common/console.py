@@ -89,14 +89,19 @@ def exit_code(main, *args):
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        where = error.filename or "a file"
-        print(f"error: cannot write {where} ({error.strerror}): make room, then add --resume", file=sys.stderr)
+        where, again = error.filename or "a file", "call it again" if is_tool() else "add --resume"
+        print(f"error: cannot write {where} ({error.strerror}): make room, then {again}", file=sys.stderr)
         return BAD_INPUT
+
+
+def is_tool():
+    """Whether this is a verb of `python -m common` and no experiment's script."""
+    return not sys.argv[0].endswith(".py") or sys.argv[0].endswith("__main__.py")
 
 
 def resume_hint():
     """How to go on after an interruption: experiments take --resume, tools are simply run again."""
-    if not sys.argv[0].endswith(".py") or sys.argv[0].endswith("__main__.py"):
+    if is_tool():
         return " The same command goes on."
     return f" Go on with: {command_line()}" + ("" if "--resume" in sys.argv else " --resume")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common import files
 from common.console import InputError, say
-from common.runs import flags
+from common.runs import checks, flags
 
 TOO_WIDE = 20.0  # points: a wider forecast says too little to act on
 FEWEST_POINTS = 3
@@ -51,8 +51,7 @@ def main(words):
     args = parser().parse_args(words)
     if args.max_cost and not args.price_per_hour:
         raise InputError("--max_cost needs --price_per_hour: the price of this machine")
-    if args.json and (not Path(args.json).expanduser().parent.is_dir() or Path(args.json).expanduser().is_dir()):
-        raise InputError(f"--json {args.json}: no such place for a file")
+    checks.check_places(args.json and Path(args.json).expanduser())
     return advise(args)
 
 
