@@ -30,6 +30,11 @@ class Template:
     example: str = ""
     extra: str = ""
 
+    def document(self, row):
+        """A row's document: its text, followed by its input if it has one."""
+        input_text = row.get("input", "")
+        return row["text"] + (self.extra.replace("{input}", input_text) if input_text else "")
+
 
 def own_template(instruction=None, labelled=True, listed=True):
     """The Template for own data, of any model. instruction: what to do with a text, in the user's words; labelled:
@@ -77,11 +82,6 @@ class Encoder:
     def stop(self):
         """Token ids that end an answer: the one that training supervises, and the tokenizer's end of sequence."""
         return sorted({self.end, self.tokenizer.eos_token_id})
-
-    def document(self, row):
-        """A row's document: its text, followed by its input if it has one."""
-        input_text = row.get("input", "")
-        return row["text"] + (self.template.extra.replace("{input}", input_text) if input_text else "")
 
     def prompt(self, document, split=None):
         """Token ids of a document's prompt, up to the answer. split: under which a document that was cut is counted."""
@@ -191,7 +191,7 @@ def shots(train, labels, count):
 def prompts(encoder, rows, split="test"):
     """Token ids of every row's prompt. Sets encoder.truncated[split] to the number of documents that were cut."""
     encoder.truncated[split] = 0
-    return [encoder.prompt(encoder.document(row), split) for row in rows]
+    return [encoder.prompt(encoder.template.document(row), split) for row in rows]
 
 
 def training_rows(encoder, rows, split="train"):

@@ -269,6 +269,13 @@ def test_labels_of_digits_stay_text_and_outer_white_space_goes(suffix, tmp_path)
     assert {row["text"] for row in everything(loaded)} == {f"post {i}" for i in range(20)}
 
 
+def test_a_compressed_parquet_is_read_whatever_it_is_called(tmp_path):
+    rows = [{"text": f"post {i}", "label": "ab"[i % 2]} for i in range(20)]
+    packed = write(tmp_path / "rows.parquet.gz", rows)
+    (tmp_path / "rows.parquet").write_bytes(packed.read_bytes())
+    assert posts(tmp_path / "rows.parquet").sha256 == posts(packed).sha256
+
+
 def folder_of(path, suffix, rows):
     write(path / f"train{suffix}", rows)
     write(path / f"test{suffix}", [{"text": "the only test row", "label": rows[0]["label"]}])

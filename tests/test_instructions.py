@@ -91,11 +91,11 @@ def test_a_tenth_is_held_out_no_row_stands_twice_and_inputs_stay_with_their_inst
 def test_a_rows_input_stands_behind_its_instruction_and_a_row_without_one_has_no_mark(tokenizer):
     template = Template("### Instruction:\n{document}", cue="\n\n### Response:", extra="\n\n### Input:\n{input}")
     encoder = Encoder(tokenizer, template, "plain", 64)
-    with_input = encoder.prompt(encoder.document({"text": "add", "input": "1 2 {document}", "target": "3"}))
+    with_input = encoder.prompt(encoder.template.document({"text": "add", "input": "1 2 {document}", "target": "3"}))
     assert tokenizer.decode(with_input, skip_special_tokens=True) == (
         "### Instruction:\nadd\n\n### Input:\n1 2 {document}\n\n### Response:"
     )
-    without = tokenizer.decode(encoder.prompt(encoder.document({"text": "add", "input": ""})))
+    without = tokenizer.decode(encoder.prompt(encoder.template.document({"text": "add", "input": ""})))
     assert "Input" not in without
 
 

@@ -90,7 +90,10 @@ def instructions(model, encoder, data, settings, execution):
 
     Returns the same as `labels`.
     """
-    references, prompts_as_text = [row["target"] for row in data.test], [encoder.document(row) for row in data.test]
+    references, prompts_as_text = (
+        [row["target"] for row in data.test],
+        [encoder.template.document(row) for row in data.test],
+    )
     echo = {}
 
     def score(stage, prompts, timing):

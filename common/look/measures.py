@@ -13,7 +13,7 @@ def lengths(run, rows):
     "limit", "cut"}. "text" and "target": {"median", "p90", "max"}; limit: tokens to which the run cuts a text; cut:
     share of the texts that are longer."""
     sample = (rows.train + rows.validation + rows.test)[:: max(1, sum(rows.n.values()) // COUNTED)][:COUNTED]
-    limit, texts = run.settings.max_document_tokens, [document(run, row) for row in sample]
+    limit, texts = run.settings.max_document_tokens, [run.template.document(row) for row in sample]
     counts = counted(run.tokenizer, texts, run.is_encoder)
     return {
         "checkpoint": run.checkpoint.name,
@@ -23,11 +23,6 @@ def lengths(run, rows):
         "limit": limit,
         "cut": sum(count > limit for count in counts) / len(counts),
     }
-
-
-def document(run, row):
-    extra = run.template.extra.replace("{input}", row.get("input", "")) if row.get("input") else ""
-    return row["text"] + extra
 
 
 def counted(tokenizer, texts, special):

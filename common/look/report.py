@@ -25,7 +25,7 @@ def about(path, sources, choice, found):
             "name": Path(path).absolute().name,
             "bytes": sum(source.path.stat().st_size for source in sources.values()),
             "format": first.format.removeprefix("."),
-            "packed": first.path.name.lower().endswith(".gz"),
+            "packed": first.compressed,
             "encoding": first.encoding,
             "delimiter": first.delimiter,
             "columns": first.columns,

@@ -121,7 +121,7 @@ def expected_rows(source):
     """Number of rows of a file, about: exact for parquet, else by the length of the first rows; None if packed."""
     if source.format == ".parquet":
         return rowfiles.formats.parquet(source.path).metadata.num_rows
-    if source.path.name.lower().endswith(".gz"):
+    if source.compressed:
         return None
     sizes = [sum(len(str(value).encode()) + 1 for value in row.values()) for _, row in head(source)]
     return round(source.path.stat().st_size / sum(sizes) * len(sizes)) if sum(sizes) else None

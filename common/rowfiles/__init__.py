@@ -69,6 +69,10 @@ class Source:
         """What the numbers of `rows` count."""
         return "row" if self.format in (".parquet", ".json") else "line"
 
+    @property
+    def compressed(self):
+        return storage.is_compressed(self.path)
+
     def described(self):
         """A clause that says the columns, in quotes, so that blanks, and a line that is one column, can be seen."""
         shown = ", ".join(repr(name if len(name) < 40 else name[:40] + "…") for name in self.columns[:12])

@@ -173,7 +173,7 @@ def checked(source, number, row):
 def parquet(path):
     import pyarrow.parquet
 
-    if not path.name.lower().endswith(".gz"):
+    if not storage.is_compressed(path):
         return pyarrow.parquet.ParquetFile(path)
     with binary(path) as stream:
         return pyarrow.parquet.ParquetFile(io.BytesIO(stream.read()))

@@ -58,11 +58,15 @@ def readable(path, encoding=None):
         raise InputError(f"cannot read {path}: {said}; is it whole? Get it again, or save it anew") from None
 
 
-def binary(path):
-    """The file's bytes, decompressed if they are gzip's, whatever its name."""
+def is_compressed(path):
+    """Whether the file is gzip's by its first bytes, whatever its name."""
     with path.open("rb") as stream:
-        compressed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if compressed else path.open("rb")
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def binary(path):
+    """The file's bytes, decompressed if they are gzip's."""
+    return gzip.open(path) if is_compressed(path) else path.open("rb")
 
 
 @contextlib.contextmanager
