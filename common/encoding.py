@@ -35,6 +35,12 @@ class Template:
         input_text = row.get("input", "")
         return row["text"] + (self.extra.replace("{input}", input_text) if input_text else "")
 
+    def filled(self, document, labels=(), examples=""):
+        """The text with its slots filled, those around the document first: a slot's name inside a document is data."""
+        before, slot, after = self.text.partition("{document}")
+        before = before.replace("{labels}", "\n".join(labels)).replace("{examples}", examples)
+        return before + (document if slot else "") + after
+
 
 def own_template(instruction=None, labelled=True, listed=True):
     """The Template for own data, of any model. instruction: what to do with a text, in the user's words; labelled:
@@ -120,10 +126,7 @@ class Encoder:
         return text[: encoded["offset_mapping"][tokens - 1][1]], True
 
     def _fill(self, document):
-        # Slots are filled around the document: a slot's name inside a document is data.
-        before, slot, after = self.template.text.partition("{document}")
-        before = before.replace("{labels}", "\n".join(self.labels)).replace("{examples}", self._examples)
-        return before + (document if slot else "") + after
+        return self.template.filled(document, self.labels, self._examples)
 
     def _frame(self, text):
         if self.format == "plain":

@@ -61,7 +61,7 @@ def loading(run, kind):
 def wording(run):
     """Lines that make the text to ask with."""
     template = run.template
-    asked = template.text.replace("{labels}", "\n".join(run.labels)).replace("{examples}", "")
+    asked = template.filled("{document}", run.labels)
     if run.fields["format"] == "plain":
         asked += template.cue
     yield f"WORDING = {json.dumps(asked, ensure_ascii=False)}"

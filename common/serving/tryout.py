@@ -23,6 +23,5 @@ def frame(served):
     if not served.wording:
         return None, None
     template = Template(**served.wording)
-    before, _, after = template.text.partition("{document}")
-    before = before.replace("{labels}", "\n".join(served.labels)).replace("{examples}", "")
+    before, _, after = template.filled("\0", served.labels).partition("\0")
     return before, after + (template.cue if served.format == "plain" else "")
