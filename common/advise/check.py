@@ -12,7 +12,8 @@ from common.advise import curves
 from common.console import InputError, progress, say
 from common.encoders import probe
 from common.reports import speed
-from common.runs import flags, records
+from common.runs import checks, flags, records
+from common.settings import Settings
 
 ERRORS = speed.ASSETS / "advice.json"
 RUNS = 3  # draws of training rows for each size
@@ -20,7 +21,6 @@ SIZES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)  # shares of a task's training
 CASES = (((0, 1, 2), 4), ((0, 1, 2, 3, 4), 5))  # (sizes that are seen, the size that is predicted: four times the last)
 MOST = 4000  # training rows of a task: what people bring, and what a regression fits in seconds
 TEST_ROWS = 2000
-EQUAL = {"weights": dict.fromkeys(curves.FORMS, 1.0), "reach": 0.0}
 
 
 def main(words):
@@ -29,6 +29,7 @@ def main(words):
     args = parser.parse_args(words)
     if not os.environ.get("DATA_DIR"):
         raise InputError("the check reads 20 Newsgroups and IMDB: name the folder that has them with DATA_DIR")
+    checks.check_places(args.output)
     cases = [case for name, task in tasks().items() for case in cases_of(name, task)]
     for case in cases:
         others = [other for other in cases if other["task"] != case["task"]]
@@ -63,7 +64,6 @@ def tasks():
 
 def methods(pairs):
     """{name: function(training texts, targets, test texts) -> predicted classes}."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.naive_bayes import ComplementNB
     from sklearn.svm import LinearSVC
 
@@ -75,7 +75,7 @@ def methods(pairs):
         return predict
 
     return {
-        "TF-IDF, logistic regression": of(lambda: LogisticRegression(C=probe.TFIDF_STRENGTH, max_iter=2000)),
+        "TF-IDF, logistic regression": of(lambda: probe.regression(Settings(), probe.TFIDF_STRENGTH)),
         "TF-IDF, naive Bayes": of(ComplementNB),
         "TF-IDF, support vectors": of(LinearSVC),
     }
