@@ -6,6 +6,7 @@ that training appends. A long document is cut; the rest of the prompt never is.
 
 import itertools
 import random
+import re
 from dataclasses import dataclass
 
 from common.console import InputError
@@ -60,13 +61,29 @@ def own_template(instruction=None, labelled=True, listed=True):
     )
 
 
+def text_alone(tokenizer):
+    """A function text -> text without names of the tokenizer's special tokens: each gets a space after its first
+    character, so that it is read as text. `<|im_end|>` in a post must not end the turn."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = sorted((name for name in special if len(name) > 1), key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, names)) or "(?!)")
+
+    def broken(text):
+        while pattern.search(text):  # a name may stand in another one
+            text = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return text
+
+    return broken
+
+
 class Encoder:
     """Makes the prompts and completions of one run, and counts the documents that were cut.
 
     tokenizer: a fast tokenizer, whose offsets tell where to cut a text. format: "plain" (the text as it is) or "chat"
     (the checkpoint's own chat template, one user turn). max_document_tokens: longer documents are cut to it. labels:
     class names, empty for free text. examples: rows to show in the prompt; prompt_tokens: maximum of a prompt with
-    examples. truncated: {split: number of documents cut}.
+    examples. truncated: {split: number of documents cut}. Special tokens come from the format alone: in documents,
+    answers and turns their names are text (see `text_alone`).
     Raises InputError for a chat format without a template, or a tokenizer without end of sequence.
     """
 
@@ -79,6 +96,7 @@ class Encoder:
             )
         self.tokenizer, self.template, self.format = tokenizer, template, format
         self.max_document_tokens, self.labels, self.truncated = max_document_tokens, list(labels), {}
+        self._text = text_alone(tokenizer)
         self._answers, self._examples = {}, ""
         self.end = self._end_of_turn()
         if examples:
@@ -99,7 +117,7 @@ class Encoder:
     def conversation(self, turns):
         """Token ids of a conversation in chat format, up to the assistant's next turn. turns: [{"role", "content"}].
         Raises jinja2.TemplateError for turns that the checkpoint's template refuses."""
-        return self._ids(self._turns(turns))
+        return self._ids(self._turns([{**turn, "content": self._text(turn["content"])} for turn in turns]))
 
     def completion(self, answer):
         """Token ids of the answer and the end of sequence, as training supervises them."""
@@ -110,7 +128,8 @@ class Encoder:
         has the same ids in training, in label scoring and after every prompt."""
         if answer not in self._answers:
             tail = self._frame(self._fill("\0")).rpartition("\0")[2]
-            text = self.template.answer.format(answer=answer) if self.format == "plain" else answer
+            text = self._text(answer)
+            text = self.template.answer.replace("{answer}", text) if self.format == "plain" else text
             tail_ids, joined_ids = self._ids(tail), self._ids(tail + text)
             # A tokenizer that merges across the joint (none known does at a line end or a space) would change the
             # prompt's ids: then the answer is tokenized alone.
@@ -119,14 +138,15 @@ class Encoder:
         return self._answers[answer]
 
     def cut(self, text, tokens):
-        """(`text` cut to at most `tokens` tokens, whether anything was cut)."""
+        """(`text` as text alone, cut to at most `tokens` tokens; whether anything was cut)."""
+        text = self._text(text)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         if len(encoded["input_ids"]) <= tokens:
             return text, False
         return text[: encoded["offset_mapping"][tokens - 1][1]], True
 
     def _fill(self, document):
-        return self.template.filled(document, self.labels, self._examples)
+        return self.template.filled(document, map(self._text, self.labels), self._examples)
 
     def _frame(self, text):
         if self.format == "plain":
@@ -159,7 +179,7 @@ class Encoder:
         other_tokens = len(self._ids(self._frame(self._fill("")))) + self.max_document_tokens + JOINTS
         for budget in (256, 192, 128, 96, 64, 48, 32, 24, 16):
             text = "".join(
-                self.template.example.replace("{answer}", row["target"]).replace(
+                self.template.example.replace("{answer}", self._text(row["target"])).replace(
                     "{document}", self.cut(row["text"], budget)[0]
                 )
                 for row in examples

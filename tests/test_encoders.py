@@ -289,6 +289,15 @@ def test_a_long_text_is_cut_behind_or_in_the_middle_and_counted(make):
     assert reader.truncated == {"test": 2, "train": 1}
 
 
+def test_names_of_special_tokens_in_a_text_are_text(make):
+    reader = make().reader
+    names = " ".join(reader.tokenizer.all_special_tokens)
+    assert "[SEP]" in names
+    known = set(reader.tokenizer.all_special_ids) - {reader.tokenizer.unk_token_id}  # the tiny one has no bracket
+    special = [token for token in reader.text(names)[0] if token in known]
+    assert special == [reader.tokenizer.cls_token_id, reader.tokenizer.sep_token_id]
+
+
 def test_every_utterance_has_a_span_and_what_does_not_fit_is_counted(make):
     run = make("summarization")
     reader = run.reader

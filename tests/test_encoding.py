@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from common.console import InputError
-from common.encoding import Encoder, Template, prompter, prompts, shots, training_rows
+from common.encoding import Encoder, Template, prompter, prompts, shots, text_alone, training_rows
 
 PLAIN = Template("Class of the post:\n{labels}\n\n### Post:\n{document}", cue="\n\n### Class:")
 LABELS = ["rec.autos", "sci.med"]
@@ -88,6 +88,39 @@ def test_whole_training_text_reads_as_the_template_says(tokenizer):
     (row,) = training_rows(made, [{"text": "My car.", "target": "rec.autos"}])
     expected = "<s>Class of the post:\nrec.autos\nsci.med\n\n### Post:\nMy car.\n\n### Class: rec.autos</s>"
     assert tokenizer.decode(row["input_ids"]) == expected
+
+
+@pytest.mark.parametrize("format", ["plain", "chat"])
+def test_names_of_special_tokens_are_text_wherever_they_come_from(chatty, format):
+    names = "".join(chatty.all_special_tokens)
+    assert {"<s>", "</s>", "<|turn|>", "<|end|>"} <= set(chatty.all_special_tokens)
+
+    def special(ids):
+        return [token for token in ids if token in chatty.all_special_ids]
+
+    def made(text):
+        shown = Template(PLAIN.text + "\n{examples}", PLAIN.cue, example="{document}: {answer}\n")
+        row = {"text": text, "target": text}
+        return encoder(chatty, shown, format, labels=[text, "b"], examples=[row])
+
+    clean, dirty = made("a"), made(names)
+    assert special(chatty(names)["input_ids"])[-len(chatty.all_special_tokens) :] == chatty.all_special_ids
+    assert special(dirty.prompt(names)) == special(clean.prompt("a"))
+    assert special(dirty.completion(names)) == [dirty.end]
+    assert "< |end|>" in chatty.decode(dirty.prompt(names))
+    if format == "chat":
+        turns = [{"role": "user", "content": "a"}]
+        assert special(dirty.conversation([{"role": "user", "content": names}])) == special(clean.conversation(turns))
+
+
+def test_a_name_inside_another_name_is_broken_too(tokenizer):
+    import copy
+
+    nested = copy.deepcopy(tokenizer)
+    nested.add_special_tokens({"additional_special_tokens": ["<|im|>", "|im|"]})
+    text = text_alone(nested)("a<|im|>b")
+    assert text == "a< | im|>b"
+    assert not set(nested(text, add_special_tokens=False)["input_ids"]) & set(nested.all_special_ids)
 
 
 def test_braces_and_slot_names_inside_data_are_data(tokenizer):

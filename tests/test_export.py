@@ -55,20 +55,24 @@ def chat(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    """Runs of a tiny encoder on rows of its own: {"full": every weight trained, "adapter": with an adapter}."""
+    """Runs of a tiny encoder on rows of its own, in a csv that has to be described: {"full": every weight trained,
+    "adapter": with an adapter, "rows": the csv, "reading": how it is read}."""
     import tiny
 
     place = tmp_path_factory.mktemp("encoder")
     shape = folders.load_module(ROOT / "distilbert" / "model.py").VARIANTS[0].shape
     base = tiny.write_encoder(place / "tiny-encoder", shape)
-    rows = [{"text": f"{word} number {i}", "label": word} for i in range(15) for word in LABELS]
-    (place / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ("--data", place / "mine.jsonl", "--pretrained_ckpt", base, "--precision", "float32", "--epochs", "2")
+    lines = [f"{word} number {i}|{label}" for i in range(15) for label, word in enumerate(LABELS)]
+    (place / "mine.csv").write_text("\n".join(["text|label", *lines]), encoding="cp500")
+    (place / "names.txt").write_text("\n".join(LABELS))
+    reading = ("--encoding", "cp500", "--delimiter", "|", "--label_names", place / "names.txt")
+    words = ("--data", place / "mine.csv", *reading, "--pretrained_ckpt", base, "--precision", "float32")
+    words += ("--epochs", "2")
     for name, more in (("full", ()), ("adapter", ("--lora_r", "8"))):
         done(
             ROOT / "distilbert/distilbert_classification.py", *words, "--no_before", "--output_dir", place / name, *more
         )
-    return {"full": place / "full", "adapter": place / "adapter", "rows": place / "mine.jsonl"}
+    return {"full": place / "full", "adapter": place / "adapter", "rows": place / "mine.csv", "reading": reading}
 
 
 @pytest.fixture
@@ -342,6 +346,13 @@ def test_a_converter_that_is_missing_or_fails_is_one_line(plain, converter, tmp_
     assert not (tmp_path / "new").exists()
 
 
+def test_rows_of_ones_own_are_read_as_in_the_training(classifier, tmp_path):
+    words = (classifier["adapter"], "--to", "merged", "--output", tmp_path / "out", "--data", classifier["rows"])
+    assert reason(*words)  # no csv in UTF-8
+    export.main(list(map(str, (*words, *classifier["reading"], "--rows", 5))))
+    assert "5 test rows" in " ".join((tmp_path / "out" / "README.md").read_text().split())
+
+
 # what it refuses, and what it leaves alone
 
 
@@ -353,10 +364,10 @@ def test_what_cannot_be_exported(plain, classifier, tmp_path):
     assert "--to merged" in reason(classifier["full"], "--to", "adapter")
     words = (classifier["adapter"], "--to", "merged", "--output", tmp_path / "out")
     assert "--data" in reason(*words)
-    other = tmp_path / "other.jsonl"
-    other.write_text(classifier["rows"].read_text().replace("number", "no."))
-    assert "has other test rows" in reason(*words, "--data", other)
-    assert sorted(contents(tmp_path)) == ["other.jsonl"]
+    other = tmp_path / "other.csv"
+    other.write_text(classifier["rows"].read_text("cp500").replace("number", "no."), encoding="cp500")
+    assert "has other test rows" in reason(*words, "--data", other, *classifier["reading"])
+    assert sorted(contents(tmp_path)) == ["other.csv"]
     assert not (tmp_path / "out").exists()
     for words in (("--to", "onnx"), ("--rows", "-1"), ("--type", "q4_0"), ("--ouput", "x")):
         with pytest.raises(SystemExit):

@@ -28,8 +28,7 @@ def parser():
     given = {name: flags.MODEL[name] for name in ("data", "text_column", "encoding", "delimiter")}
     given |= flags.TARGET["classification"]
     for name, keywords in given.items():
-        words = {**keywords, "help": keywords["help"].replace("%", "%%")}
-        parser.add_argument(f"--{name}", **words, **({"required": True} if name == "data" else {}))
+        parser.add(name, keywords | ({"required": True} if name == "data" else {}))
     number = flags.positive(float, 1e6)
     parser.add_argument(
         "--max_minutes", type=number, metavar="N", help="probe with trainings that end within N minutes"

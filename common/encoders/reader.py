@@ -1,6 +1,6 @@
 """Turns texts and dialogues into token ids for an encoder, special tokens included."""
 
-from common import console
+from common import console, encoding
 from common.encoders import extraction
 
 
@@ -15,6 +15,7 @@ class Reader:
     def __init__(self, tokenizer, template, settings):
         tokenizer.padding_side = "right"
         self.tokenizer, self.template, self.truncated = tokenizer, template, {}
+        self._text = encoding.text_alone(tokenizer)
         self.longest, self.cut, self.picks = settings.max_document_tokens, settings.cut, settings.picks
 
     def training_rows(self, rows, labels, split):
@@ -79,4 +80,4 @@ class Reader:
         return labels
 
     def _ids(self, text):
-        return self.tokenizer(self.template.text.replace("{document}", text))["input_ids"]
+        return self.tokenizer(self.template.text.replace("{document}", self._text(text)))["input_ids"]

@@ -17,6 +17,7 @@ from common.console import InputError, say
 from common.runs import flags
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
+READING = ("encoding", "delimiter", "label_names")  # how --data is read
 MARK = "export.json"  # in every folder that this verb wrote: the run, the kind, and size and digest of every file
 
 
@@ -30,6 +31,8 @@ def parser():
         help="score N test rows before and after merging; 0: none (default: 100)",
     )  # fmt: skip
     made.add_argument("--data", metavar="PATH", type=flags.name, help="own data that the run was tested on")
+    for name in READING:
+        made.add(name, (flags.MODEL | flags.TARGET["classification"])[name])
     made.add_argument("--type", choices=("f16", "bf16", "q8_0"), default="f16", help="of the GGUF (default: f16)")
     made.add_argument(
         "--converter", metavar="PATH", type=flags.name, help="llama.cpp's convert_hf_to_gguf.py, or its folder"
@@ -202,7 +205,8 @@ def write(run, made, args, script):
     scores = name = None
     if run.has_adapter and args.rows:
         trained.check_machine(run)
-        scorer = weights.Scores(run, trained.test_rows(run, args.data, args.rows))
+        reading = {name: getattr(args, name) for name in READING}
+        scorer = weights.Scores(run, trained.test_rows(run, args.rows, args.data, **reading))
         scores = {"rows": len(scorer.rows.test), "precision": scorer.precision, "before": scorer.before()}
     model = made if args.to == "merged" else made.with_name("merged")
     weights.write_merged(run, model)

@@ -117,14 +117,14 @@ def record_of(target, folder, id):
     return None
 
 
-def test_rows(run, path, count):
-    """The Data of the run with the first `count` of its test rows. path: of own data, None for others. Raises
-    InputError if the rows are not those that the run was tested on."""
+def test_rows(run, count, path=None, **reading):
+    """The Data of the run with the first `count` of its test rows. path: of own data, None for others; reading: how it
+    is read (see data.Rows). Raises InputError if the rows are not those that the run was tested on."""
     if run.source == "own" and not path:
         raise InputError(
             "the run was tested on data of your own: name it with --data, or leave the scores out with --rows 0"
         )
-    rows, same = identity.rows_again(run.fields, run.source, path)
+    rows, same = identity.rows_again(run.fields, run.source, path, **reading)
     if not same:
         raise InputError(
             f"{rows.source} has other test rows than the run was tested on: put those back, or leave the scores out "

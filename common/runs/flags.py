@@ -24,6 +24,11 @@ class Parser(argparse.ArgumentParser):
             self.error("unknown " + ", ".join(self._nearest(word) for word in unknown))
         return namespace
 
+    def add(self, name, keywords, group=None, suffix=""):
+        """Add --name, one of the flags below; into a group of this parser, if one is given. suffix: of its help."""
+        shown = keywords["help"].replace("%", "%%") + suffix
+        (group or self).add_argument(f"--{name}", **{**keywords, "help": shown})
+
     def _nearest(self, word):
         name = word.split("=")[0]
         near = difflib.get_close_matches(name, self._option_string_actions, n=1)
@@ -232,7 +237,7 @@ def parser(doc, kind, tasks, settings, writes=True, prompted=False):
             value = defaults.get(flag_name)
             default = f" (default: {value:g})" if isinstance(value, int | float) and value is not False else ""
             default = f" (default: {value})" if isinstance(value, str) else default
-            group.add_argument(f"--{flag_name}", **{**keywords, "help": keywords["help"].replace("%", "%%") + default})
+            argument_parser.add(flag_name, keywords, group, default)
         if title == "model and data" and len(tasks) > 1:
             group.add_argument("--task_type", choices=tasks, default=tasks[0], help=f"(default: {tasks[0]})")
     argument_parser.set_defaults(**{"precision": "auto", "report_to": "none", "task_type": tasks[0]})

@@ -75,10 +75,11 @@ def differences(one, other):
     return {name: (one.get(name), other.get(name)) for name in one | other if one.get(name) != other.get(name)}
 
 
-def rows_again(fields, source, path=None):
+def rows_again(fields, source, path=None, **reading):
     """(the data.Data of a run's rows, read again; whether its test rows are still the same). fields: of its identity;
-    source: "study", "own" or "sample"; path: of own data. Raises InputError if they cannot be read."""
+    source: "study", "own" or "sample"; path: of own data; reading: its encoding, delimiter and label_names, if the run
+    was told them. Raises InputError if they cannot be read."""
     request = {name: fields["settings"][name] for name in LIMITS}
     request |= {name: fields["data"][name] for name in ("text_column", "target_column")}
-    rows = data.of_task(fields["task"], path=path, demo=source == "sample", **request)
+    rows = data.of_task(fields["task"], path=path, demo=source == "sample", **request, **reading)
     return rows, rows.sha256["test"] == fields["data"]["sha256"]["test"]
