@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import os
+import re
 import shlex
 import signal
 import sys
@@ -12,6 +13,9 @@ from common import processes
 
 DONE, UNEXPECTED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit codes of every script
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+NAME_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)
+SECRET = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|glpat-)[\w-]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD)$")
 
 
 class InputError(Exception):
@@ -54,12 +58,20 @@ def warn(text):
 
 
 def one_line(text):
-    return " ".join(str(text).split())
+    return " ".join(masked(str(text)).split())
+
+
+def masked(text):
+    """The text without what looks like a token or a password, or is the value of a variable such as HF_TOKEN."""
+    for name, value in os.environ.items():
+        if SECRET_NAME.search(name) and len(value) >= 8:
+            text = text.replace(value, "***")
+    return SECRET.sub(lambda found: f"{found[1] or ''}***", text)
 
 
 def command_line():
     """The command as it was typed, ready to be pasted again."""
-    return " ".join(["python", *map(shlex.quote, sys.argv)])
+    return masked(" ".join(["python", *map(shlex.quote, sys.argv)]))
 
 
 def exit_code(main, *args):
@@ -87,6 +99,9 @@ def exit_code(main, *args):
         print(f"\ninterrupted; what is finished is kept.{resume_hint()}", file=sys.stderr)
         return TERMINATED if isinstance(interruption, Terminated) else INTERRUPTED
     except OSError as error:
+        if error.errno in NAME_ERRORS:
+            print(f"error: {one_line(error.filename)[:100]}: {error.strerror}", file=sys.stderr)
+            return BAD_INPUT
         if error.errno not in DISK_ERRORS:
             raise
         where, again = error.filename or "a file", "call it again" if is_tool() else "add --resume"

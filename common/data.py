@@ -256,8 +256,8 @@ def split_files(folder):
 
 def split_record(path):
     """The file beside an own file that keeps its split: `python -m common look` writes it."""
-    path = Path(os.path.expanduser(path))
-    return path.with_name(f"{path.name}.split.json")
+    path = Path(os.path.abspath(os.path.expanduser(path)))  # "." has no name
+    return path.parent / f"{path.name}.split.json"
 
 
 def saved_split(path):

@@ -114,6 +114,10 @@ class Encoder:
             self.truncated[split] = self.truncated.get(split, 0) + was_cut
         return self._ids(self._frame(self._fill(document)))
 
+    def whole(self, prompt):
+        """Token ids of a prompt as its author wrote it: names of special tokens in it are those tokens."""
+        return self._ids(prompt)
+
     def conversation(self, turns):
         """Token ids of a conversation in chat format, up to the assistant's next turn. turns: [{"role", "content"}].
         Raises jinja2.TemplateError for turns that the checkpoint's template refuses."""

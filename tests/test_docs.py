@@ -13,7 +13,8 @@ from common.__main__ import VERBS
 from common.runs import folders
 
 FOLDERS = sorted(path.parent for path in ROOT.glob("*/model.py"))
-PAGES = [ROOT / "README.md", *(folder / "README.md" for folder in FOLDERS), *sorted(ROOT.glob("common/*/README.md"))]
+GUIDES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "common/README.md")]
+PAGES = [*GUIDES, *(folder / "README.md" for folder in FOLDERS), *sorted(ROOT.glob("common/*/README.md"))]
 SHELL = [*sorted(ROOT.glob("*/*.sh")), ROOT / ".ci" / "run"]
 MODULES = sorted(path for path in (ROOT / "common").rglob("*.py") if "competitors" not in path.parts)
 CODE = [*MODULES, *(path for folder in FOLDERS for path in sorted(folder.glob("*.py")))]

@@ -541,17 +541,21 @@ def test_ten_thousand_cells_are_planned_in_seconds(listed):
 @pytest.mark.slow
 def test_a_sweep_of_five_hundred_cells_does_not_grow(quick):
     child = quick.start("--lora_r", "2", "--learning_rate", *(f"{number}e-6" for number in range(1, 501)))
-    resident = {}
+    resident, opened = {}, {}
     while child.poll() is None:
         with contextlib.suppress(OSError, AttributeError):  # it has just ended
             status = Path(f"/proc/{child.pid}/status").read_text()
-            resident[len(quick.ran())] = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+            done = len(quick.ran())
+            resident[done] = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
+            opened[done] = len(os.listdir(f"/proc/{child.pid}/fd"))
         time.sleep(0.5)
     assert (child.returncode, len(quick.ran())) == (0, 500)
     early = max(size for done, size in resident.items() if 20 <= done <= 120)
     late = max(size for done, size in resident.items() if done >= 400)
-    print(f"resident: {early:.0f} MB by cell 120, {late:.0f} MB from cell 400 on")
+    fds = [max(n for done, n in opened.items() if low <= done <= high) for low, high in ((20, 120), (400, 500))]
+    print(f"resident: {early:.0f} MB by cell 120, {late:.0f} MB from cell 400 on; open files: {fds[0]}, {fds[1]}")
     assert late < early + 20
+    assert fds[1] <= fds[0]
 
 
 def test_values_of_numbers_of_epochs_are_one_cell(listed):

@@ -171,9 +171,10 @@ defaults.json, for the READMEs."""
 
 def main(words):
     """`python -m common budget …`"""
-    if not words or words[0] in ("-h", "--help"):
-        say(USAGE)
-        return None if words else console.BAD_INPUT
+    if not words:
+        raise InputError("name a script, or give --defaults; see --help")
+    if words[0] in ("-h", "--help"):
+        return say(USAGE)
     if words == ["--defaults"]:
         return write_defaults()
     if words[0].startswith("-"):

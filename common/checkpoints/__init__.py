@@ -8,6 +8,7 @@ checkpoints` installs and prepares them.
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import sys
@@ -165,7 +166,8 @@ def hub_answers():
 
 
 def checked(folder):
-    """Return `folder`. Raises InputError if its config.json is not valid or a weights file is cut short."""
+    """Return `folder`. Raises InputError if its config.json is not valid, a weights file is cut short, or an index of
+    weights names files elsewhere."""
     import safetensors
     import transformers
 
@@ -173,6 +175,13 @@ def checked(folder):
         transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a wrong config.json raises a dozen types of exception
         raise InputError(f"cannot load {folder}: config.json: {str(error)[:300]}") from None
+    for file in sorted(Path(folder).glob("*.index.json")):
+        try:
+            named = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"cannot load {folder}: {file.name} is no index of weights ({error})") from None
+        if outside := next((name for name in named if Path(str(name)).name != name), None):
+            raise InputError(f"cannot load {folder}: {file.name} leads out of the folder ({outside})")
     for file in sorted(Path(folder).glob("*.safetensors")):
         try:
             safetensors.safe_open(file, framework="numpy")

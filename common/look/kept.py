@@ -4,6 +4,7 @@ Nothing that it did not write is replaced. A file that has a split keeps it: row
 """
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,8 @@ SAMPLE = 20_000  # rows of that sample, of each file
 
 def record_path(path):
     """FILE.look.json, beside the file or folder."""
-    return Path(path).with_name(f"{Path(path).name}.look.json")
+    path = Path(os.path.abspath(path))  # "." has no name
+    return path.parent / f"{path.name}.look.json"
 
 
 def check(path):

@@ -121,3 +121,23 @@ def load(_):
         sustained = NOTHING if ramp["sustained_rate"] is None else f"{ramp['sustained_rate']:g}"
         text += f"\n{outcome}: {cells.markdown(ramp['reason'])}; highest rate that it kept up with: {sustained}\n"
     return text
+
+
+def stress(_):
+    """What came of the requests of many clients, slow and broken ones among them, and what the server's memory did."""
+    found = asset("stress.json")
+    if found is None:
+        return "Not measured yet: `make stress`.\n"
+    body = [
+        [cells.markdown(kind), f"{sum(came.values()):,}", ", ".join(f"{name} {n:,}" for name, n in came.items())]
+        for kind, came in found["requests"].items()
+    ]
+    latencies = " / ".join(f"{found['latency_s'][name]:.1f}" for name in ("p50", "p90", "p99"))
+    memory, opened = found["memory_mb"].values(), found["open_files"].values()
+    note = [
+        f"`{found['command']}`: {found['device']}, {found['date']}",
+        f"right answers after {latencies} s (p50 / p90 / p99)",
+        "memory at most {:,.0f} MB in the first third, {:,.0f} MB in the last".format(*memory),
+        "open files at most {}, afterwards {}".format(*opened),
+    ]
+    return f"{cells.table(['requests', 'sent', 'what came of them'], body)}\n{'; '.join(note)}.\n"

@@ -43,6 +43,7 @@ FRONT = {
     "bench-step": speed.steps,
     "bench-gpu": speed.cards,
     "loadtest": speed.load,
+    "stress": speed.stress,
     "calibration": calibration.table,
     "advice": calibration.advice,
     "factors": effects.table,

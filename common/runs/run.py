@@ -194,7 +194,7 @@ class Run:
         for name, value in vars(self.args).items():
             if value != defaults[name] and name not in PLACES:
                 words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-        return shlex.join(["python", self.experiment.script, *words])
+        return console.masked(shlex.join(["python", self.experiment.script, *words]))
 
 
 def compared(estimate, training):

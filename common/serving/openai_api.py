@@ -47,7 +47,7 @@ class Prompts:
         if not is_text(body.get("prompt")):
             raise Refused(400, "prompt: one text", "prompt")
         with self.turn:
-            return self.plain.prompt(body["prompt"]), self.ends
+            return self.plain.whole(body["prompt"]), self.ends
 
     def conversation(self, body):
         """(token ids, the Encoder that knows the end tokens) of a body {"messages"}. Raises Refused."""
