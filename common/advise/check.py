@@ -1,11 +1,12 @@
 """`python -m common advise check` (`make advice-check`): how good the advice is, on curves that it has not seen.
 
-A task is a data set or some of its classes. Cheap methods read it at six numbers of rows, three draws each. From the
-first sizes of a curve the score at four times as many rows is predicted, and then measured. The weights of the forms
-and the reach of the intervals come from the other tasks each time; assets/advice.json keeps those of all tasks.
+A task is a data set or some of its classes. Four cheap methods read it at six numbers of rows, three draws each. The
+score at four times as many rows is predicted from the first sizes of a curve, and then measured. The weights of the
+forms and the reach of the intervals come from the other tasks each time; assets/advice.json keeps those of all tasks.
 """
 
 import os
+from pathlib import Path
 
 from common import data, files
 from common.advise import curves
@@ -21,6 +22,7 @@ SIZES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)  # shares of a task's training
 CASES = (((0, 1, 2), 4), ((0, 1, 2, 3, 4), 5))  # (sizes that are seen, the size that is predicted: four times the last)
 MOST = 4000  # training rows of a task: what people bring, and what a regression fits in seconds
 TEST_ROWS = 2000
+TOKENS = 128  # that the embedded encoder reads of a text
 
 
 def main(words):
@@ -30,7 +32,8 @@ def main(words):
     if not os.environ.get("DATA_DIR"):
         raise InputError("the check reads 20 Newsgroups and IMDB: name the folder that has them with DATA_DIR")
     checks.check_places(args.output)
-    cases = [case for name, task in tasks().items() for case in cases_of(name, task)]
+    features = {}
+    cases = [case for name, task in tasks().items() for case in cases_of(name, task, features)]
     for case in cases:
         others = [other for other in cases if other["task"] != case["task"]]
         case["forecast"] = curves.combined(case["n"], case["by_form"], case["draws"], learned(others))
@@ -43,7 +46,7 @@ def main(words):
 
 
 def tasks():
-    """{name: (training rows, test rows)}, 20 Newsgroups whole and in parts, and IMDB."""
+    """{name: (training rows, test rows)}, 20 Newsgroups whole and in parts, IMDB and, where it is, banking77."""
     posts, reviews = data.of_task("classification"), data.of_task("sentiment")
 
     def part(name, keep, label=lambda target: target):
@@ -59,11 +62,17 @@ def tasks():
     part("two of its classes", lambda target: target in ("sci.electronics", "comp.graphics"))
     both = (reviews.train, reviews.test)
     part("IMDB", lambda target: True)
+    banking = Path(os.environ["DATA_DIR"]) / "banking77"
+    if banking.is_dir():
+        rows = data.of_task("classification", path=str(banking), text_column="text", target_column="label")
+        both = (rows.train, rows.test)
+        part("banking77", lambda target: True)
     return found
 
 
-def methods(pairs):
-    """{name: function(training texts, targets, test texts) -> predicted classes}."""
+def methods(pairs, features):
+    """{name: function(training texts, targets, test texts) -> predicted classes}. features: {text: its vector}."""
+    import numpy
     from sklearn.naive_bayes import ComplementNB
     from sklearn.svm import LinearSVC
 
@@ -74,22 +83,29 @@ def methods(pairs):
 
         return predict
 
+    def by_features(texts, targets, test):
+        train, tested = (numpy.stack([features[text] for text in part]) for part in (texts, test))
+        return probe.regression(Settings()).fit(train, targets).predict(tested)
+
     return {
         "TF-IDF, logistic regression": of(lambda: probe.regression(Settings(), probe.TFIDF_STRENGTH)),
         "TF-IDF, naive Bayes": of(ComplementNB),
         "TF-IDF, support vectors": of(LinearSVC),
+        "features of MiniLM": by_features,
     }
 
 
-def cases_of(name, task):
+def cases_of(name, task, features):
     """A case for each method and number of rows to predict: the points that are seen, the measured score, and what each
-    form makes of them."""
+    form makes of them. features: {text: its vector}, to which those of this task are added."""
     import numpy
 
     train, test = task[0][:MOST], task[1]
     test = [test[i] for i in numpy.random.default_rng(0).permutation(len(test))[:TEST_ROWS]]
     truth, cases = numpy.array([row["target"] for row in test]), []
-    every = methods(len({row["target"] for row in train}) == 2)
+    new = list({row["text"] for row in (*train, *test)} - features.keys())
+    features.update(zip(new, probe.embedded(new, TOKENS) if new else [], strict=True))
+    every = methods(len({row["target"] for row in train}) == 2, features)
     bar = progress(len(every) * len(SIZES), name, "size")
     for method, predict in every.items():
         points = []

@@ -3,9 +3,11 @@ does not read the texts."""
 
 import collections
 import time
+from pathlib import Path
 
-from common.encoders import extraction, heads
-from common.settings import Settings
+from common import checkpoints, encoding, evaluation, qlora
+from common.encoders import extraction, heads, reader
+from common.settings import Execution, Settings
 
 TRAINING = "features of the training rows"  # names of these parts of a stage
 FIT = "regression"
@@ -35,6 +37,17 @@ def features(encoder, reader, ids, spans, settings, execution, timing):
         encoder, reader, ids, lambda out: out.last_hidden_state, pool, execution, keep, label="frozen encoder reads"
     )
     return numpy.concatenate(arrays)
+
+
+def embedded(texts, tokens, checkpoint="minilm"):
+    """Features of texts by the embedded encoder, an array of shape (texts, width): the mean of the last hidden states
+    of at most `tokens` tokens, in float32."""
+    checkpoint = checkpoints.find(checkpoint)
+    settings = Settings(max_document_tokens=tokens, cut="end", pooling="mean")
+    read = reader.Reader(qlora.tokenizer(checkpoint), encoding.Template("{document}"), settings)
+    ids, spans = read.inputs([{"text": text} for text in texts], ["a"], "test")
+    execution = Execution(folder=Path("nowhere"))
+    return features(frozen(checkpoint), read, ids, spans, settings, execution, evaluation.Timing())
 
 
 def probe(checkpoint, reader, data, settings, execution, timing):

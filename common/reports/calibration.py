@@ -8,17 +8,16 @@ figures go to assets/calibration.json; the table stands in this package's README
 
 import os
 
-from common import data, encoders, files, metrics, qlora
+from common import data, files, metrics
 from common.console import InputError, progress, say
 from common.reports import cells, comparisons, join, speed, statistics
 from common.runs import checks, flags, folders, records
-from common.settings import Execution, Settings
 
 POSTS = 562  # training posts of a run: 5 % of all
 SEEDS = 3  # of each group that is compared
 COMPARISONS = 2000
 PART = 100  # rows of a small test set
-ENCODER = "minilm"
+TOKENS = 256  # that the encoder reads of a post
 
 
 def main(words):
@@ -50,7 +49,7 @@ def cheap(posts, count):
     from common.encoders import probe
 
     targets, truth = (numpy.array([row["target"] for row in rows]) for rows in (posts.train, posts.test))
-    features = frozen_features(posts)
+    features = [probe.embedded([row["text"] for row in getattr(posts, split)], TOKENS) for split in ("train", "test")]
     draws = [numpy.random.default_rng(seed).permutation(len(targets))[:POSTS] for seed in range(count)]
     bar, right = progress(2 * count, "calibration", "run"), {"TF-IDF": [], "frozen features": []}
     for draw in draws:
@@ -65,24 +64,6 @@ def cheap(posts, count):
             bar.update(1)
     bar.close()
     return {f"{name}, {POSTS} posts drawn": numpy.array(scores) for name, scores in right.items()}
-
-
-def frozen_features(posts):
-    """(features of the training posts, of the test posts) by the embedded encoder."""
-    from pathlib import Path
-
-    from common import checkpoints, encoding
-    from common.encoders import probe
-    from common.evaluation import Timing
-
-    checkpoint = checkpoints.find(ENCODER)
-    settings = Settings(max_document_tokens=256, cut="end", pooling="mean")
-    reader = encoders.reader(qlora.tokenizer(checkpoint), encoding.Template("{document}"), settings)
-    execution, encoder, arrays = Execution(folder=Path("nowhere")), probe.frozen(checkpoint), []
-    for split in ("train", "test"):
-        ids, spans = reader.inputs(getattr(posts, split), posts.labels, split)
-        arrays.append(probe.features(encoder, reader, ids, spans, settings, execution, Timing()))
-    return arrays
 
 
 def recorded(all_folders):
