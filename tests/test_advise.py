@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 
 import numpy
 import pytest
@@ -11,8 +12,9 @@ from conftest import ROOT, tool
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from common.advise import answer, check, curves, measured
+from common.advise import answer, check, curves, larger, measured
 from common.console import InputError
+from common.runs import folders
 
 KEPT = {"weights": dict.fromkeys(curves.FORMS, 0.05) | {"power": 0.85}, "reach": 2.0}
 
@@ -130,6 +132,21 @@ def test_of_methods_that_cannot_be_told_apart_the_quickest_is_used():
     assert "most frequent class" in " ".join(found["text"])
     limited = type("args", (args,), {"max_cost": 0.001, "price_per_hour": 0.1})
     assert answer.of([slow], limited, "COMMAND")["use"] is None
+
+
+def test_larger_models_enter_by_figures_free_of_doubt_and_by_the_budget():
+    every = folders.all_folders()
+    lines = [line for folder in every for line in folder.published if line["task"] == "classification"]
+    doubted = {(line["model"], float(line["value"])) for line in lines if line["suspect"] and line["value"]}
+    trusted = {(line["model"], float(line["value"])) for line in lines if line["value"] and not line["suspect"]}
+    shown = {(model, value) for (model, _), points in larger.curves(every).items() for value in points.values()}
+    assert ("flan-t5-large", 59.86) in shown
+    assert shown <= trusted
+    assert not shown & (doubted - trusted)
+    small, large = (" ".join(larger.sentences(n)) for n in (1_000, 10_000))
+    assert "not of your rows" in small
+    prices = [float(re.search(r"and ([\d.]+) USD", text)[1]) for text in (small, large)]
+    assert prices[1] == pytest.approx(10 * prices[0], abs=0.06)
 
 
 def test_what_is_missing_or_contradicts_is_one_line(tmp_path):

@@ -56,7 +56,7 @@ def main(words):
 
 def advise(args):
     from common import data
-    from common.advise import answer, measured
+    from common.advise import answer, larger, measured
     from common.encoders import probe
 
     rows = data.load("classification", path=args.data, text_column=args.text_column, target_column=args.label_column,
@@ -70,7 +70,8 @@ def advise(args):
         say(answer.told([probed]))
         methods.append(probed)
     found = answer.of(methods, args, probe_command(args, read))
-    say("\n" + "\n".join(found["text"]))
+    found["larger"] = larger.sentences(len(rows.train))
+    say("\n" + "\n".join(found["text"]) + "\n\n" + "\n".join(found["larger"]))
     if args.json:
         files.write_json(Path(args.json).expanduser(), found | {"data": rows.source})
         say(f"kept: {args.json}")
