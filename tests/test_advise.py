@@ -87,10 +87,11 @@ def tickets(path, n=400):
 
 def test_advice_for_a_csv_in_words_and_as_json(tmp_path):
     file = tickets(tmp_path / "my.csv")
-    words = ("--data", str(file), "--text_column", "message", "--label_column", "team")
+    words = ("--data", str(file))  # the columns message and team are guessed
     done = tool(ROOT, "advise", *words, "--json", str(tmp_path / "a.json"), "--max_labels", "5000")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "a.json").read_text())
+    assert "text message, label team (guessed" in done.stdout
     assert found["use"] == "TF-IDF + logistic regression"
     assert "Use now: TF-IDF + logistic regression" in done.stdout
     assert [each["n"] for each in found["forecasts"]] == [560, 1120, 5000]

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -541,6 +542,8 @@ def test_ten_thousand_cells_are_planned_in_seconds(listed):
 @pytest.mark.slow
 def test_a_sweep_of_five_hundred_cells_does_not_grow(quick):
     child = quick.start("--lora_r", "2", "--learning_rate", *(f"{number}e-6" for number in range(1, 501)))
+    reader = threading.Thread(target=child.communicate)  # 500 lines fill a pipe that nobody reads
+    reader.start()
     resident, opened = {}, {}
     while child.poll() is None:
         with contextlib.suppress(OSError, AttributeError):  # it has just ended
@@ -549,6 +552,7 @@ def test_a_sweep_of_five_hundred_cells_does_not_grow(quick):
             resident[done] = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1000
             opened[done] = len(os.listdir(f"/proc/{child.pid}/fd"))
         time.sleep(0.5)
+    reader.join()
     assert (child.returncode, len(quick.ran())) == (0, 500)
     early = max(size for done, size in resident.items() if 20 <= done <= 120)
     late = max(size for done, size in resident.items() if done >= 400)

@@ -59,6 +59,7 @@ def advise(args):
     from common.advise import answer, larger, measured
     from common.encoders import probe
 
+    choose_columns(args)
     rows = data.load("classification", path=args.data, text_column=args.text_column, target_column=args.label_column,
                      encoding=args.encoding, delimiter=args.delimiter, label_names=args.label_names)  # fmt: skip
     read = data_flags(args)
@@ -75,6 +76,24 @@ def advise(args):
     if args.json:
         files.write_json(Path(args.json).expanduser(), found | {"data": rows.source})
         say(f"kept: {args.json}")
+
+
+def choose_columns(args):
+    """Set the columns that no flag names, as `look` guesses them, and say which. Raises InputError."""
+    from common import data, look
+    from common.look import guess
+
+    path = Path(args.data).expanduser()
+    source = next(iter(look.opened(path, args).values()))
+    targets = {"classification": args.label_column}
+    choice = guess.choose(source, guess.profiles(source), "classification", args.text_column, targets)
+    own, dataset = choice.columns, data.TASKS["classification"][0]
+    args.text_column, args.label_column = (
+        own[name] if own[name] != dataset[name] else None for name in ("text", "target")
+    )
+    if "text" in choice.guessed or "target" in choice.guessed:
+        told = "guessed; --text_column and --label_column name others"
+        say(f"columns: text {own['text']}, label {own['target']} ({told})")
 
 
 def data_flags(args):

@@ -225,6 +225,6 @@ def still_open(source, task, text, target):
     """The InputError of a guess that fails."""
     flags = FLAGS[task] if task else " or ".join(FLAGS.values())
     flags = " and ".join(([] if text else ["--text_column"]) + ([] if target else [flags])) or "--text_column"
-    what = "the text" if not text else f"the {ROLES.get(task, 'label, summary or answer')}"
+    what = "the text" if target else f"the {ROLES.get(task, 'label, summary or answer')}"  # a text is sought last
     listed = ", ".join(source.columns) or "none"
     return InputError(f"{source.path.name}: which column is {what}? Its columns are {listed}; name it with {flags}")
