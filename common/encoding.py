@@ -84,7 +84,8 @@ class Encoder:
     class names, empty for free text. examples: rows to show in the prompt; prompt_tokens: maximum of a prompt with
     examples. truncated: {split: number of documents cut}. Special tokens come from the format alone: in documents,
     answers and turns their names are text (see `text_alone`).
-    Raises InputError for a chat format without a template, or a tokenizer without end of sequence.
+    Raises InputError for a chat format without a template or with one that fails, or a tokenizer without end of
+    sequence.
     """
 
     def __init__(self, tokenizer, template, format, max_document_tokens, prompt_tokens=None, labels=(), examples=()):
@@ -98,7 +99,10 @@ class Encoder:
         self.max_document_tokens, self.labels, self.truncated = max_document_tokens, list(labels), {}
         self._text = text_alone(tokenizer)
         self._answers, self._examples = {}, ""
-        self.end = self._end_of_turn()
+        try:
+            self.end = self._end_of_turn()
+        except Exception as error:  # a template is a program of the checkpoint's: it raises what it likes
+            raise InputError(f"cannot use this checkpoint's chat template: {error}") from None
         if examples:
             self._examples = self._fit(examples, prompt_tokens)
 

@@ -115,9 +115,10 @@ def parameters_of(key, kind, config):
 def with_layers(config, layers):
     """A copy of `config` with `layers` layers and without quantisation."""
     config = copy.deepcopy(config)
-    for name in ("quantization_config", "layer_types"):  # the second has an entry for each of the old layers
-        vars(config).pop(name, None)
+    vars(config).pop("quantization_config", None)
     config.num_hidden_layers = layers
+    if kinds := getattr(config, "layer_types", None):  # an entry for each layer
+        config.layer_types = (list(kinds) * layers)[:layers]
     return config
 
 
