@@ -48,7 +48,7 @@ bench-gpu: .venv/ready       ## training steps of the true 7B and 13B shapes bes
 
 lock: .venv-release/ready    ## requirements.lock: every package but torch, with the hashes of its files
 	grep -v '^-e' requirements.txt > .venv-release/requirements.in
-	.venv-release/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	.venv-release/bin/pip-compile --quiet --generate-hashes --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --no-header --unsafe-package torch --output-file requirements.lock \
 	  .venv-release/requirements.in
 

@@ -188,3 +188,14 @@ def test_common_code_knows_no_models_name(path):
     tools = r"llama\.cpp|llama-cpp-python|llama_cpp\.Llama"
     lines = enumerate(re.sub(tools, "", path.read_text(encoding="utf-8")).splitlines(), 1)
     assert [f"{path.name}:{number}: {line.strip()}" for number, line in lines if FAMILIES.search(line)] == []
+
+
+def test_the_lock_has_every_requirement_at_its_version_and_with_hashes():
+    """torch's file depends on the device: it is installed first."""
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w.-]+)==([^\s;]+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)*)", lock, re.MULTILINE)
+    assert len(entries) > 80
+    assert [name for name, _, hashes in entries if not hashes] == []
+    locked = {name.lower().replace("_", "-"): version for name, version, _ in entries}
+    wanted = re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert {name: version for name, version in wanted if name != "torch"}.items() <= locked.items()
