@@ -49,6 +49,11 @@ def read_json(path):
         raise InputError(f"cannot read {path}: {error}") from None
 
 
+def expanded(path):
+    """The Path with a leading ~ as the home folder; the name of an unknown user stays (pathlib would raise)."""
+    return Path(os.path.expanduser(path))
+
+
 def display(path):
     """The path relative to the working directory, if it lies below that."""
     try:

@@ -193,7 +193,8 @@ def test_common_code_knows_no_models_name(path):
 def test_the_lock_has_every_requirement_at_its_version_and_with_hashes():
     """torch's file depends on the device: it is installed first."""
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    entries = re.findall(r"^([\w.-]+)==([^\s;]+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)*)", lock, re.MULTILINE)
+    entry = r"^([\w.-]+)==([^\s;]+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}(?: \\)?)*)"
+    entries = re.findall(entry, lock, re.MULTILINE)
     assert len(entries) > 80
     assert [name for name, _, hashes in entries if not hashes] == []
     locked = {name.lower().replace("_", "-"): version for name, version, _ in entries}

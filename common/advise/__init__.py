@@ -7,7 +7,6 @@ command to measure next.
 """
 
 import shlex
-from pathlib import Path
 
 from common import files
 from common.console import InputError, say
@@ -50,7 +49,7 @@ def main(words):
     args = parser().parse_args(words)
     if args.max_cost and not args.price_per_hour:
         raise InputError("--max_cost needs --price_per_hour: the price of this machine")
-    checks.check_places(args.json and Path(args.json).expanduser())
+    checks.check_places(args.json and files.expanded(args.json))
     return advise(args)
 
 
@@ -74,7 +73,7 @@ def advise(args):
     found["larger"] = larger.sentences(len(rows.train))
     say("\n" + "\n".join(found["text"]) + "\n\n" + "\n".join(found["larger"]))
     if args.json:
-        files.write_json(Path(args.json).expanduser(), found | {"data": rows.source})
+        files.write_json(files.expanded(args.json), found | {"data": rows.source})
         say(f"kept: {args.json}")
 
 
@@ -83,7 +82,7 @@ def choose_columns(args):
     from common import data, look
     from common.look import guess
 
-    path = Path(args.data).expanduser()
+    path = files.expanded(args.data)
     source = next(iter(look.opened(path, args).values()))
     targets = {"classification": args.label_column}
     choice = guess.choose(source, guess.profiles(source), "classification", args.text_column, targets)
@@ -100,7 +99,7 @@ def data_flags(args):
     """The flags that name the rows, as the scripts take them."""
     names = ("data", "text_column", "label_column", "label_names", "encoding", "delimiter")
     pairs = [(name, vars(args)[name]) for name in names if vars(args)[name]]
-    pairs = [(name, str(Path(value).expanduser().resolve()) if name in ("data", "label_names") else value)
+    pairs = [(name, str(files.expanded(value).resolve()) if name in ("data", "label_names") else value)
              for name, value in pairs]  # fmt: skip
     return [word for name, value in pairs for word in (f"--{name}", value)]
 

@@ -4,9 +4,8 @@ import copy
 import functools
 import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from common import architecture, batches, checkpoints, encoders, encoding, precision, qlora
+from common import architecture, batches, checkpoints, encoders, encoding, files, precision, qlora
 from common.settings import Settings
 
 CHARACTERS = 4  # characters a token, assumed if there is no tokenizer
@@ -176,7 +175,7 @@ def config_of(checkpoint, variant):
         return transformers.AutoConfig.for_model(**variant.shape)
     try:
         if checkpoint.source == "gguf":
-            file = Path(checkpoint.name).expanduser()
+            file = files.expanded(checkpoint.name)
             return transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
         return transformers.AutoConfig.from_pretrained(checkpoints.prepare(checkpoint), revision=checkpoint.pin)
     except (OSError, ValueError):

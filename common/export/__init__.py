@@ -57,7 +57,7 @@ def main(words):
     from common.export import gguf, hub, trained
 
     run = trained.find(args.run)
-    folder = Path(args.output).expanduser().resolve() if args.output else run.folder / "export" / args.to
+    folder = files.expanded(args.output).resolve() if args.output else run.folder / "export" / args.to
     check_kind(run, args.to)
     script = gguf.converter(args.converter) if args.to in ("gguf", "ollama") and not args.dry_run else None
     sends = made_before(folder, run, args) if args.push_to_hub else False

@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+from common import files
 from common.console import InputError, say
 from common.export import usage
 
@@ -16,7 +16,7 @@ DOCUMENT = "\0document\0"  # stands for the prompt while a chat template is read
 def converter(path):
     """Path of llama.cpp's converter. path: a checkout of llama.cpp or its convert_hf_to_gguf.py. Raises InputError."""
     if path:
-        script = Path(path).expanduser().resolve()
+        script = files.expanded(path).resolve()
         script = script / NAME if script.is_dir() else script
         if script.is_file() and script.suffix == ".py":
             return script

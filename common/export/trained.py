@@ -107,7 +107,7 @@ def find(target):
 
 def record_of(target, folder, id):
     """The record of the run with this id: `target`, or where a run in `folder` puts it; None if it has none."""
-    places = [Path(target).expanduser(), folder / "record.json", folder.parents[1] / "results" / f"{folder.name}.json"]
+    places = [files.expanded(target), folder / "record.json", folder.parents[1] / "results" / f"{folder.name}.json"]
     for path in places:
         if path.is_file():
             record = records.checked(path)

@@ -66,8 +66,18 @@ def matched(folder, task, all_folders):
 
 
 def scored(records, task):
-    """Records of a task that have the scores of their rows."""
-    return [each for each in records if each["identity"]["task"] == task and each.get("row_scores")]
+    """Records of a task that have its main metric, and that of every row."""
+    return [
+        each
+        for each in records
+        if each["identity"]["task"] == task and runs.SHOWN[task][0] in (each["metrics"] or {}) and recorded(each, task)
+    ]
+
+
+def recorded(record, task):
+    """The main metric of a record's rows as the record has it, with spaces if they are not 0 or 1; None without."""
+    stages = record.get("row_scores") or {}
+    return (stages.get("tuned") or stages.get("base") or {}).get(runs.SHOWN[task][0])
 
 
 def cheap(folder, task, all_folders):
@@ -110,8 +120,4 @@ def scores(group, task):
     """Array of shape (seeds, rows): the main metric of every row, in percent."""
     import numpy
 
-    metric, arrays = runs.SHOWN[task][0], []
-    for record in group:
-        stages = record["row_scores"]
-        arrays.append(row_scores((stages.get("tuned") or stages["base"])[metric]))
-    return numpy.array(arrays)
+    return numpy.array([row_scores(recorded(record, task)) for record in group])

@@ -304,7 +304,7 @@ def trained_run(experiment, task, folder, sources):
     """The Trained in `folder`; without a folder, the newest one of the task under the home's experiments/ that was
     trained on rows from one of `sources`. Raises InputError."""
     if folder:
-        folder = Path(folder).expanduser()
+        folder = files.expanded(folder)
         if not records.weights_of(folder) or not (folder / "run.json").is_file():
             raise InputError(f"{folder} holds no trained run (run.json and adapter/ or model/): train one first")
         run_json = records.run_of(folder)

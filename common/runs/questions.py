@@ -10,7 +10,6 @@ import io
 import json
 import os
 import shutil
-from pathlib import Path
 
 from common import bookkeeping, checkpoints, console, data, evaluation, files, rowfiles
 from common.console import InputError, say
@@ -43,14 +42,14 @@ def check(args):
         raise InputError(
             "--input reads rows to answer, --data, --demo and --output_dir are of a test: give one of them"
         )
-    output = Path(args.output).expanduser()
+    output = files.expanded(args.output)
     if output.suffix.lower() not in FORMATS:
         raise InputError(f"--output {output.name}: name a {', a '.join(FORMATS)} file")
     if os.path.exists(output) and not (args.resume and output.is_file()):
         raise InputError(f"{output} exists: name another --output, or add --resume if it is the finished one")
     if not output.parent.is_dir():
         raise InputError(f"no folder {output.parent} (--output)")
-    path = Path(args.input).expanduser()
+    path = files.expanded(args.input)
     if not os.path.isfile(path):
         raise InputError(f"no file {path} (--input)")
 
@@ -62,7 +61,7 @@ def of_run(run):
         if not run.text.strip():
             raise InputError("--text has nothing to read")
         return Questions([{"text": run.text}], [0], temperature)
-    source = rowfiles.opened(Path(run.args.input).expanduser(), run.args.encoding, run.args.delimiter)
+    source = rowfiles.opened(files.expanded(run.args.input), run.args.encoding, run.args.delimiter)
     columns = {"text": column_of(run, source)}
     clash = next((name for name in ADDED[bool(run.labels)] if name in source.columns), None)
     if clash:
@@ -106,7 +105,7 @@ def finished(run, when="before"):
 
 
 def output_of(run):
-    return Path(run.args.output).expanduser()
+    return files.expanded(run.args.output)
 
 
 def reply(run, answers):

@@ -62,7 +62,7 @@ def weights_of(folder):
 def located(target):
     """(folder of the run that `target`, its record or its folder, belongs to; Path of the weights of its finished
     training, None if there are none). Raises InputError for a record that is missing or not valid."""
-    path = Path(target).expanduser().resolve()
+    path = files.expanded(target).resolve()
     if not path.is_dir():
         checked(path)
         path = folder(path)

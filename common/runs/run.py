@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import warnings
-from pathlib import Path
 
 from common import console, data, encoding, files, machine, metrics, precision, processes, qlora, training
 from common.console import Failed, InputError, say
@@ -52,13 +51,13 @@ class Run:
         inference = "inference_" if run_identity.kind == "inference" else ""
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", checkpoint.label).strip("-.") or "model"
         label = f"{inference}{run_identity.task}_{name}_{self.method.replace('+', '-')}_{run_identity.id}"
-        folder = Path(args.output_dir).expanduser() if args.output_dir else experiment.home / "experiments" / label
+        folder = files.expanded(args.output_dir) if args.output_dir else experiment.home / "experiments" / label
         # Tables show the records in results/: runs of this folder's own checkpoints on the study's own rows.
         own = any(checkpoint.name == own_variant.checkpoint for own_variant in experiment.facts.VARIANTS)
         shown = own and (not data_rows or data_rows.kind == "study") and not args.output_dir
         self.record_path = experiment.home / "results" / f"{label}.json" if shown else folder / "record.json"
         if self.asks:
-            folder = None if self.text else Path(f"{args.output}.partial").expanduser()
+            folder = None if self.text else files.expanded(f"{args.output}.partial")
         kernels = ("use_flash_attention", "use_liger_kernel", "torch_compile")
         self.execution = Execution(
             folder=folder,

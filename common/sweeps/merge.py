@@ -13,7 +13,7 @@ def main(words):
         raise InputError("give the paths of other checkouts, or of their model folders")
     copied = same = 0
     for word in words:
-        root = Path(word).expanduser()
+        root = files.expanded(word)
         if not root.is_dir():
             raise InputError(f"{word} is no folder")
         for path in found(root):

@@ -20,7 +20,7 @@ def main(words):
     add("--data", type=flags.name, metavar="PATH", help="own rows, to stand beside the answers of runs on them")
     add("--screenshot", type=flags.name, metavar="FILE.png", help="also a picture of it, by an installed Chromium")
     args = parser.parse_args(words)
-    output = Path(args.output).expanduser()
+    output = files.expanded(args.output)
     from common.reports.page import build, picture
 
     check(output, build.is_ours)

@@ -55,7 +55,7 @@ def further(all_folders, task, known):
     metric = runs.SHOWN[task][0]
     scored = [(join.one_of(group)["metrics"][metric], group) for group in groups]
     scored = sorted((each for each in scored if each[0]["ci95"]), key=lambda each: -each[0]["value"])
-    found, is_slow = [], any(" " in text(group[0], metric) for _, group in scored)
+    found, is_slow = [], any(" " in comparisons.recorded(group[0], task) for _, group in scored)
     for (score, group), (lower, other) in itertools.combinations(scored, 2):
         rows = [each[0]["identity"]["data"]["sha256"]["test"] for each in (group, other)]
         if rows[0] == rows[1] and lower["ci95"][1] >= score["ci95"][0]:
@@ -64,9 +64,3 @@ def further(all_folders, task, known):
             if names(pair) not in known:
                 found.append(pair)
     return found[: MOST_SLOW if is_slow else MOST]
-
-
-def text(record, metric):
-    """The scores of a record's rows as the record has them, with spaces if they are not 0 or 1."""
-    stages = record["row_scores"]
-    return (stages.get("tuned") or stages["base"])[metric]
