@@ -18,12 +18,16 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # of an ad
 
 def tokenizer(checkpoint):
     """The checkpoint's tokenizer, padding on the left. Without a pad token it pads with the end of sequence: masks
-    never depend on the pad id. Raises InputError if it is not a fast one or has more tokens than the model."""
+    never depend on the pad id. Raises InputError if it is not a fast one, fails, or has more tokens than the model."""
     import transformers
 
     loaded = reading(transformers.AutoTokenizer, checkpoint)
     if not loaded.is_fast:
         raise InputError(f"{checkpoint.name} has no fast tokenizer (tokenizer.json): documents cannot be cut by tokens")
+    try:
+        loaded("a")
+    except Exception as error:  # its settings are a file of the checkpoint's
+        raise InputError(f"cannot use the tokenizer of {checkpoint.name}: {first_line(error)}") from None
     size = getattr(reading(transformers.AutoConfig, checkpoint), "vocab_size", None)
     if size and len(loaded) > size:
         raise InputError(

@@ -688,7 +688,10 @@ def ended(child):
     return record_of(subprocess.CompletedProcess([], child.returncode, out, err), ROOT / "distilbert")
 
 
-@pytest.mark.parametrize(("task", "words"), [("classification", ["--lora_r", "8"]), ("summarization", [])])
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("classification", ["--lora_r", "8"]), pytest.param("summarization", [], marks=pytest.mark.slow)],
+)
 def test_scripts_train_score_and_answer_as_users_start_them(tiny_encoder, script, tmp_path, task, words):
     record = ended(start(tiny_encoder, tmp_path / "run", task, *words))
     records.validate(record)

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import types
 
+import bitsandbytes
 import huggingface_hub
 import pytest
 from conftest import ROOT, tool
@@ -62,7 +63,7 @@ def classifier(tmp_path_factory):
     place = tmp_path_factory.mktemp("encoder")
     shape = folders.load_module(ROOT / "distilbert" / "model.py").VARIANTS[0].shape
     base = tiny.write_encoder(place / "tiny-encoder", shape)
-    lines = [f"{word} number {i}|{label}" for i in range(15) for label, word in enumerate(LABELS)]
+    lines = [f'"{word} number {i}"|{label}' for i in range(15) for label, word in enumerate(LABELS)]
     (place / "mine.csv").write_text("\n".join(["text|label", *lines]), encoding="cp500")
     (place / "names.txt").write_text("\n".join(LABELS))
     reading = ("--encoding", "cp500", "--delimiter", "|", "--label_names", place / "names.txt")
@@ -142,7 +143,9 @@ def test_an_adapters_folder_has_what_plain_libraries_need_from_training_on(plain
 
 
 @pytest.mark.parametrize("form", ["plain", "chat"])
-def test_the_adapter_answers_the_same_in_plain_peft_by_the_code_on_its_card(form, made, request):
+def test_the_adapter_answers_the_same_in_plain_peft_by_the_code_on_its_card(form, made, request, monkeypatch):
+    # On some processors bitsandbytes multiplies 4-bit weights in bfloat16, whatever the inputs are.
+    monkeypatch.setattr(bitsandbytes.nn.modules, "has_avx512bf16", lambda: False)
     run = request.getfixturevalue(form)
     folder = made(run, "adapter")
     expected = ours(run, *run_model(run))
@@ -221,7 +224,7 @@ def test_scores_before_and_after_are_printed_and_on_the_card(plain, tmp_path, ca
     assert n == "5"
     assert f"| ROUGE-1 | {before} | {after} | 5 |" in text
     run = trained.find(plain)
-    rows = trained.test_rows(run, None, 5)
+    rows = trained.test_rows(run, 5)
     assert len(rows.test) == 5
     # All rows give the record's figure: scored by the same code, prompt and decoding.
     everything = tmp_path / "all"

@@ -429,7 +429,13 @@ def test_a_record_that_comes_back_is_written_where_there_is_none(quick):
         assert cell.run.record_path.read_text() == texts[expected]
 
 
-@pytest.mark.parametrize("engine", [["ray", "--ray_address", "local"], ["slurm"]], ids=["ray", "slurm"])
+@pytest.mark.parametrize(  # a Ray cluster of one's own takes two minutes; stubs run on one in the fast suite
+    "engine",
+    [
+        pytest.param(["ray", "--ray_address", "local"], id="ray", marks=pytest.mark.slow),
+        pytest.param(["slurm"], id="slurm"),
+    ],
+)
 def test_engines_run_true_scripts(engine, tmp_path):
     """Their output's file must not lie in the run's own folder, which a run claims only if it is empty."""
     home = copied(tmp_path, "common", "minilm")
