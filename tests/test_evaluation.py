@@ -170,18 +170,19 @@ def test_labels_whose_probability_is_nearly_nothing_still_have_shares(model, enc
 
 
 def test_the_temperature_is_the_one_with_the_least_loss_and_mends_the_probabilities():
-    """Against torch's own optimizer and loss. The scores are true log-probabilities, three times too sure."""
+    """Against torch's own optimizer and loss, with Platt's counts. The scores are true log-probabilities, three times too sure."""
     draw = numpy.random.default_rng(0)
     scores = draw.normal(size=(4000, 5))
     shares = calibration.probabilities(scores)
     truth = numpy.array([draw.choice(5, p=row) for row in shares])
     found = calibration.temperature(3 * scores, truth)
+    targets = (torch.nn.functional.one_hot(torch.tensor(truth), 5).double() * 4000 + 1) / 4005
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100)
 
     def loss():
         optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(torch.tensor(3 * scores) / log_temperature.exp(), torch.tensor(truth))
+        value = torch.nn.functional.cross_entropy(torch.tensor(3 * scores) / log_temperature.exp(), targets)
         value.backward()
         return value
 
@@ -192,6 +193,14 @@ def test_the_temperature_is_the_one_with_the_least_loss_and_mends_the_probabilit
     assert raw["value"] > 15
     assert mended["value"] < 3
     assert calibration.temperature(3 * scores[:10], truth[:10]) == 1
+
+
+def test_rows_that_are_all_right_do_not_make_a_model_certain():
+    """Without the counts of Platt the least loss is at probabilities of 1."""
+    truth = numpy.arange(60) % 3
+    scores = 8.0 * numpy.eye(3)[truth] + numpy.random.default_rng(0).normal(size=(60, 3))
+    shares = calibration.probabilities(scores, calibration.temperature(scores, truth))
+    assert shares.max(axis=1).mean() == pytest.approx(61 / 63, abs=0.01)
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy():
