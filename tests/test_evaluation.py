@@ -170,7 +170,7 @@ def test_labels_whose_probability_is_nearly_nothing_still_have_shares(model, enc
 
 
 def test_the_temperature_is_the_one_with_the_least_loss_and_mends_the_probabilities():
-    """Against torch's own optimizer and loss, with Platt's counts. The scores are true log-probabilities, three times too sure."""
+    """Against torch's own optimizer and loss, with Platt's counts. The scores are true, but three times too sure."""
     draw = numpy.random.default_rng(0)
     scores = draw.normal(size=(4000, 5))
     shares = calibration.probabilities(scores)
