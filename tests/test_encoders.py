@@ -367,6 +367,19 @@ def test_frozen_features_are_the_encoders_own_and_padding_has_no_part_in_them(ma
         assert torch.allclose(torch.from_numpy(array), expected, atol=1e-5)
 
 
+def test_features_of_texts_by_the_embedded_encoder_are_the_mean_of_its_states():
+    import transformers
+
+    texts = ["a cup of tea", "the car would not start this morning, and nobody knew why " * 3]
+    found = probe.embedded(texts, 16)
+    folder = checkpoints.prepare(checkpoints.find("minilm"))
+    tokenizer, model = (each.from_pretrained(folder) for each in (transformers.AutoTokenizer, transformers.AutoModel))
+    for text, vector in zip(texts, found, strict=True):
+        with torch.inference_mode():
+            states = model.eval()(**tokenizer(text, truncation=True, max_length=16, return_tensors="pt"))[0][0]
+        assert vector == pytest.approx(states.mean(0).numpy(), abs=1e-5)
+
+
 def test_the_probe_is_sklearns_logistic_regression_on_those_features(make):
     from sklearn.linear_model import LogisticRegression
 

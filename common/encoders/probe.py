@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from common import checkpoints, encoding, evaluation, qlora
-from common.encoders import extraction, heads, reader
+from common.encoders import extraction, heads
+from common.encoders.reader import Reader
 from common.settings import Execution, Settings
 
 TRAINING = "features of the training rows"  # names of these parts of a stage
@@ -44,7 +45,7 @@ def embedded(texts, tokens, checkpoint="minilm"):
     of at most `tokens` tokens, in float32."""
     checkpoint = checkpoints.find(checkpoint)
     settings = Settings(max_document_tokens=tokens, cut="end", pooling="mean")
-    read = reader.Reader(qlora.tokenizer(checkpoint), encoding.Template("{document}"), settings)
+    read = Reader(qlora.tokenizer(checkpoint), encoding.Template("{document}"), settings)
     ids, spans = read.inputs([{"text": text} for text in texts], ["a"], "test")
     execution = Execution(folder=Path("nowhere"))
     return features(frozen(checkpoint), read, ids, spans, settings, execution, evaluation.Timing())
