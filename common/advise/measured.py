@@ -21,6 +21,7 @@ FEWEST = 20  # training rows of a point
 RUNS = 3
 PROBED = ("0.25", "0.5", "1.0")
 SEEDS = ("42", "43", "44")
+PLANNED = 0.85  # of the minutes: trainings can take longer than expected
 
 
 @dataclass
@@ -69,7 +70,7 @@ def probes(flags, minutes):
     words = [*flags, "--no_before"]
     if minutes:
         axes = ["--train_sample_fraction", *PROBED, "--seed", *SEEDS]
-        limit = ["--max_hours", str(minutes / 60)]
+        limit = ["--max_hours", str(PLANNED * minutes / 60)]
         command = [sys.executable, "-m", "common", "sweep", experiment.file, *words, *axes, *limit]
         subprocess.run(command, cwd=files.ROOT, check=False, stdout=subprocess.DEVNULL)
     method = Method("fine-tuned encoder")
