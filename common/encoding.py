@@ -98,6 +98,7 @@ class Encoder:
         self.tokenizer, self.template, self.format = tokenizer, template, format
         self.max_document_tokens, self.labels, self.truncated = max_document_tokens, list(labels), {}
         self._text = text_alone(tokenizer)
+        self._listed = [self._text(label) for label in self.labels]
         self._answers, self._examples = {}, ""
         try:
             self.end = self._end_of_turn()
@@ -154,7 +155,7 @@ class Encoder:
         return text[: encoded["offset_mapping"][tokens - 1][1]], True
 
     def _fill(self, document):
-        return self.template.filled(document, map(self._text, self.labels), self._examples)
+        return self.template.filled(document, self._listed, self._examples)
 
     def _frame(self, text):
         if self.format == "plain":

@@ -20,20 +20,33 @@ def start(path, *words, main=None):
     None).
     """
     script = folders.load_module(Path(path))
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    before, sys.argv = sys.argv, [str(path), *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = script.EXPERIMENT.start(main or script.main, vars(script).get("answers"))
-    except SystemExit as left:  # argparse
-        code = left.code
-    finally:
-        sys.argv = before
-    out, err = (stream.buffer.getvalue().decode() for stream in (out, err))
+    begin = lambda: script.EXPERIMENT.start(main or script.main, vars(script).get("answers"))  # noqa: E731
+    code, out, err = captured(begin, path, *words)
     last = out.strip().splitlines()[-1] if out.strip() else ""
     path = Path(last.removeprefix("record: ")) if last.startswith("record: ") else None
     record = json.loads(path.read_text()) if path else None
     return types.SimpleNamespace(code=code, out=out, err=err, path=path, record=record)
+
+
+def captured(call, *argv):
+    """(code of exit, stdout, stderr) of call(), with these words as sys.argv."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    before, sys.argv = sys.argv, list(map(str, argv))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = call()
+    except SystemExit as left:  # argparse
+        code = left.code
+    finally:
+        sys.argv = before
+    return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
+
+
+def little_training(base, folder):
+    """What comes of a summarization run in `folder`, as short as it can be, of the model in `base` on the sample."""
+    words = ("--demo", "--pretrained_ckpt", base, "--precision", "float32", "--epochs", "1", "--max_train_samples", "4")
+    words += ("--max_test_samples", "2", "--max_new_tokens", "2", "--no_before", "--output_dir", folder)
+    return done(ROOT / "mistral" / "mistral_summarization.py", *words)
 
 
 def done(path, *words, **keywords):

@@ -13,7 +13,6 @@ import os
 import shutil
 import socket
 import string
-import sys
 from pathlib import Path
 
 import pyarrow.parquet
@@ -23,7 +22,7 @@ import test_serve
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inprocess import ROOT, contents, done, start
+from inprocess import ROOT, captured, contents, little_training, start
 
 from common import __main__, console, files
 from common.runs import folders, identity
@@ -60,16 +59,7 @@ def undisturbed():
 
 def tool(*words):
     """`python -m common …` in this process: (exit code, stdout, stderr)."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    before, sys.argv = sys.argv, ["python -m common", *words]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = console.exit_code(__main__.run, list(words))
-    except SystemExit as left:  # argparse
-        code = left.code
-    finally:
-        sys.argv = before
-    return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
+    return captured(lambda: console.exit_code(__main__.run, list(words)), "python -m common", *words)
 
 
 def script(path, *words):
@@ -327,9 +317,7 @@ def trained(tmp_path_factory):
     """The folder of a tiny run, with its base beside it."""
     home = tmp_path_factory.mktemp("trained")
     base = tiny.write(home / "base")
-    words = ("--demo", "--pretrained_ckpt", base, "--precision", "float32", "--epochs", "1", "--max_train_samples", "4")
-    words += ("--max_test_samples", "2", "--max_new_tokens", "2", "--no_before", "--output_dir", home / "run")
-    done(ROOT / "mistral/mistral_summarization.py", *words)
+    little_training(base, home / "run")
     return home
 
 
@@ -428,16 +416,20 @@ def status_of(port, method, path, headers, body):
         return int(reply.split()[1]) if reply else None
 
 
-def ask(data, port, paths, usual):
-    """Send one drawn request; asserts a status of 2xx or 4xx, or an end without a word if it was no request."""
+def ask(data, name, server, paths, usual):
+    """Send one drawn request; asserts a status of 2xx or 4xx, or an end without a word if it was none. name: under
+    which it is counted; usual: headers beside those that both servers expect."""
+    COUNTED[name] = COUNTED.get(name, 0) + 1
+    usual = {"Host": f"127.0.0.1:{server.port}", "Content-Type": "application/json"} | usual
     headers = usual | data.draw(st.dictionaries(HEADER, st.text(string.printable.strip(), max_size=20), max_size=3))
     body = data.draw(BODY)
     headers["Content-Length"] = data.draw(NUMBER) if seldom(data.draw) else str(len(body))
     if seldom(data.draw):
         headers[data.draw(st.sampled_from(sorted(headers)))] = data.draw(TEXT.map(lambda text: text.replace("\n", "")))
     method, path = data.draw(METHOD | st.just("POST")), data.draw(st.sampled_from(paths) | TEXT)
-    status = status_of(port, method, path, headers, body)
+    status = status_of(server.port, method, path, headers, body)
     assert status is None or 200 <= status < 300 or 400 <= status < 500, (status, method, path, headers, body)
+    assert server.process.poll() is None
 
 
 experiment = test_serve.experiment  # the fixture with a tiny adapter
@@ -453,10 +445,7 @@ def served(experiment):
 @cases(0.08)
 @given(data=st.data())
 def test_requests_to_a_served_model(served, data):
-    COUNTED["requests to serve"] = COUNTED.get("requests to serve", 0) + 1
-    usual = {"Host": f"127.0.0.1:{served.port}", "Content-Type": "application/json"}
-    ask(data, served.port, ["/v1/completions", "/v1/chat/completions", "/v1/models", "/"], usual)
-    assert served.process.poll() is None
+    ask(data, "requests to serve", served, ["/v1/completions", "/v1/chat/completions", "/v1/models", "/"], {})
 
 
 def test_the_server_answers_after_all_of_them(served):
@@ -476,10 +465,7 @@ def rated(tmp_path_factory):
 @cases(0.06)
 @given(data=st.data())
 def test_requests_to_the_rating_page(rated, data):
-    COUNTED["requests to rate"] = COUNTED.get("requests to rate", 0) + 1
-    usual = {"Host": f"127.0.0.1:{rated.port}", "X-Token": rated.token, "Content-Type": "application/json"}
-    ask(data, rated.port, ["/", "/items", "/rate"], usual)
-    assert rated.process.poll() is None
+    ask(data, "requests to rate", rated, ["/", "/items", "/rate"], {"X-Token": rated.token})
 
 
 def test_the_page_answers_after_all_of_them(rated):

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from conftest import ROOT, tool
-from inprocess import contents, done, refused, start
+from inprocess import contents, little_training, refused, start
 
 from common import checkpoints, console
 from common.console import InputError
@@ -108,18 +108,7 @@ def test_an_index_names_files_of_its_own_folder_alone(base, tmp_path):
 def run(tmp_path_factory, tiny_folder):
     """The folder of a trained run."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    words = (
-        "--demo",
-        "--pretrained_ckpt",
-        tiny_folder,
-        "--precision",
-        "float32",
-        "--max_train_samples",
-        "4",
-        "--epochs",
-    )
-    words += ("1", "--max_test_samples", "2", "--max_new_tokens", "2", "--no_before", "--output_dir", folder)
-    done(ROOT / "mistral" / "mistral_summarization.py", *words)
+    little_training(tiny_folder, folder)
     return folder
 
 
@@ -173,18 +162,7 @@ SECRETS = {
 def test_tokens_are_in_no_file_and_no_line(run, tmp_path, tiny_folder, monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    words = (
-        "--demo",
-        "--pretrained_ckpt",
-        tiny_folder,
-        "--precision",
-        "float32",
-        "--max_train_samples",
-        "4",
-        "--epochs",
-    )
-    words += ("1", "--max_test_samples", "2", "--max_new_tokens", "2", "--no_before", "--output_dir", tmp_path / "run")
-    made = done(ROOT / "mistral" / "mistral_summarization.py", *words)
+    made = little_training(tiny_folder, tmp_path / "run")
     everything = [made.out, made.err, *(str(content) for content in contents(tmp_path / "run").values())]
     assert not [value for value in SECRETS.values() for text in everything if value in text]
 

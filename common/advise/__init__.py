@@ -79,20 +79,17 @@ def advise(args):
 
 def choose_columns(args):
     """Set the columns that no flag names, as `look` guesses them, and say which. Raises InputError."""
-    from common import data, look
+    from common import look
     from common.look import guess
 
     path = files.expanded(args.data)
     source = next(iter(look.opened(path, args).values()))
     targets = {"classification": args.label_column}
     choice = guess.choose(source, guess.profiles(source), "classification", args.text_column, targets)
-    own, dataset = choice.columns, data.TASKS["classification"][0]
-    args.text_column, args.label_column = (
-        own[name] if own[name] != dataset[name] else None for name in ("text", "target")
-    )
+    args.text_column, args.label_column = choice.named["text"], choice.named["target"]
     if "text" in choice.guessed or "target" in choice.guessed:
         told = "guessed; --text_column and --label_column name others"
-        say(f"columns: text {own['text']}, label {own['target']} ({told})")
+        say(f"columns: text {choice.columns['text']}, label {choice.columns['target']} ({told})")
 
 
 def data_flags(args):

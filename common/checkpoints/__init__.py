@@ -16,6 +16,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import files
 from common.checkpoints.weights import EMBEDDED, cache, embedded_file, sha256, unpacked  # noqa: F401 - all of them part of this interface
 from common.console import InputError
 
@@ -65,7 +66,7 @@ def find(name, revision=None):
     """
     if name in EMBEDDED:
         return Checkpoint(name, "embedded", EMBEDDED[name]["requirement"])
-    path = Path(os.path.expanduser(name))
+    path = files.expanded(name)
     if path.suffix == ".gguf":
         if not os.path.isfile(path):
             raise InputError(f"no file {name}; --pretrained_ckpt takes {accepted()}")
@@ -117,7 +118,7 @@ def prepare(checkpoint):
     if checkpoint.source == "folder":
         return checked(checkpoint.name)
     if checkpoint.source == "gguf":
-        file = Path(os.path.expanduser(checkpoint.name))
+        file = files.expanded(checkpoint.name)
         return unpacked(file.stem, sha256(file), lambda: file)
     file = Path(EMBEDDED[checkpoint.name]["file"])
     if file.suffix == ".gguf":

@@ -126,11 +126,10 @@ def loaded(choice, read, more):
     how to read it."""
     from common import data
 
-    dataset, columns = data.TASKS[choice.task][0], choice.columns
     how = {name.removeprefix("--"): value for name, value in zip(more[::2], more[1::2], strict=True)}
-    own = {name: columns[name] if columns[name] != dataset[name] else None for name in ("text", "target")}
+    named = {f"{role}_column": name for role, name in choice.named.items()}
     with console.silenced():  # `look` describes them itself
-        return data.of_task(choice.task, path=str(read), text_column=own["text"], target_column=own["target"], **how)
+        return data.of_task(choice.task, path=str(read), **named, **how)
 
 
 def measured(advisor, record, rows, show):

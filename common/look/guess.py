@@ -97,6 +97,12 @@ class Choice:
         return ROLES[self.task]
 
     @property
+    def named(self):
+        """The columns as flags name them: None for a name that is the data set's own."""
+        own = data.TASKS[self.task][0]
+        return {role: name if name != own[role] else None for role, name in self.columns.items()}
+
+    @property
     def fields(self):
         """{field of a row: column of the file} for rowfiles.named_rows."""
         more = {"input": "input"} if self.task == "instructions" and "input" not in self.columns.values() else {}
