@@ -432,9 +432,9 @@ def test_setfit_is_the_packages_own(make, monkeypatch, pooling):
 
     monkeypatch.setattr(training, "fused_layers", lambda model: contextlib.nullcontext())  # they draw other dropout
     run = make(script="baseline_inference", baseline="setfit", pooling=pooling)
-    chance, texts = random.Random(0), [row["text"] for row in POSTS]
-    rows = [{"text": text, "target": chance.choice(["a", "b"])} for text in texts]
-    test = [{"text": " ".join(chance.sample(text.split(), 3)), "target": "a"} for text in texts]
+    chance, words = random.Random(0), sorted({word for row in POSTS for word in row["text"].split()})
+    rows = [{"text": row["text"], "target": chance.choice("ab")} for row in POSTS]
+    test = [{"text": " ".join(chance.choices(words, k=chance.randint(1, 8))), "target": "a"} for _ in range(200)]
     data = data_of(rows, test, ["a", "b"])
     found = contrastive.classes(run.checkpoint, run.reader, data, run.settings, run.execution, evaluation.Timing())
     transformers.set_seed(42)
