@@ -11,8 +11,10 @@ import tiny
 from conftest import ROOT, tool
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from test_comparisons import scored
+from test_join import add, bare
 
-from common.advise import answer, check, curves, larger, measured
+from common.advise import answer, check, curves, heldout, larger, measured
 from common.console import InputError
 from common.runs import folders
 
@@ -161,6 +163,54 @@ def test_what_is_missing_or_contradicts_is_one_line(tmp_path):
         done = tool(ROOT, "advise", *words)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert mention in done.stderr
+
+
+def test_every_size_with_a_quarter_of_its_rows_seen_from_three_sizes_is_predicted():
+    sizes = (281, 563, 1127, 2818, 5637, 11275)  # as in the evidence: 2818 is a quarter, rounded down
+    cases = check.split(points(lambda n: 30, sizes=sizes, rows=5))
+    assert [([point.n for point in seen], asked.n) for seen, asked in cases] == [([281, 563, 1127, 2818], 11275)]
+    cases = check.split(points(lambda n: 30, sizes=(62, 125, 250, 500, 1000, 4000), rows=5))
+    assert [(len(seen), asked.n) for seen, asked in cases] == [(3, 1000), (5, 4000)]
+    assert check.split(points(lambda n: 30, sizes=(10, 20, 70), rows=5)) == []
+
+
+def test_what_a_killed_check_measured_is_read_again_and_other_rows_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNING_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(heldout.probe, "embedded", lambda texts, tokens: numpy.eye(len(texts)))
+    rows = [{"text": f"{'cup' if i % 2 else 'car'} {i} and", "target": str(i % 2)} for i in range(200)]
+    train, test = rows[:160], rows[160:]
+    first = heldout.measured("made up", train, test, {})
+    assert list(first) == list(heldout.METHODS)
+    for found in first.values():
+        assert [(point.n, point.scores.shape) for point in found[-2:]] == [(40, (3, 40)), (160, (1, 40))]
+    assert first[heldout.METHODS[0]][-1].mean == 100
+    monkeypatch.setattr(heldout, "fitted", lambda *_: pytest.fail("measured before"))
+    again = heldout.measured("made up", train, test, {})
+    for method, found in first.items():
+        assert [numpy.array_equal(a.scores, b.scores) for a, b in zip(found, again[method], strict=True)] == [True] * 6
+    with pytest.raises(pytest.fail.Exception):
+        heldout.measured("made up", train[:-1], test, {})
+
+
+def test_recorded_runs_are_curves_by_folder_method_and_test_rows(tmp_path, monkeypatch):
+    bare(tmp_path, monkeypatch)
+    script, share = "minilm/minilm_classification.py", "--train_sample_fraction"
+    for n, words in (
+        (281, ("0.025",)),
+        (281, ("0.025", "--seed", "43")),
+        (563, ("0.05",)),
+        (9, ("1.0", "--epochs", "1")),
+    ):
+        made = scored(script, share, *words, mean=n / 10, metric="accuracy")
+        add(tmp_path, made | {"data": made["data"] | {"n": made["data"]["n"] | {"train": n}}}, "minilm")
+    other = scored(script, share, "0.1", mean=1, metric="accuracy", digest="c" * 64)
+    add(tmp_path, other, "minilm")
+    found = heldout.recorded(folders.all_folders())
+    assert [(task, name, [(p.n, len(p.scores)) for p in line]) for task, name, line in found] == [
+        ("20 Newsgroups", "minilm: full-finetune", [(281, 2), (563, 1)]),
+        ("20 Newsgroups", "minilm: full-finetune", [(100, 1)]),
+    ]
+    assert found[0][2][1].mean == pytest.approx(56.3, abs=5)
 
 
 def test_the_check_needs_its_data(monkeypatch):

@@ -1,28 +1,21 @@
 """`python -m common advise check` (`make advice-check`): how good the advice is, on curves that it has not seen.
 
-A task is a data set or some of its classes. Four cheap methods read it at six numbers of rows, three draws each. The
-score at four times as many rows is predicted from the first sizes of a curve, and then measured. The weights of the
-forms and the reach of the intervals come from the other tasks each time; assets/advice.json keeps those of all tasks.
+A task is a data set or some of its classes. Four cheap methods read it at six numbers of rows, three draws each; runs
+recorded in the model folders are curves, too (heldout.py). The score at four times as many rows is predicted from the
+smaller sizes of a curve, and compared. The weights of the forms and the reach of the intervals come from the other
+tasks each time; assets/advice.json keeps those of all tasks. Killed and called again, it goes on after the last task.
 """
 
 import os
-from pathlib import Path
 
-from common import data, files
-from common.advise import curves
-from common.console import InputError, progress, say
-from common.encoders import probe
+from common import files
+from common.advise import curves, heldout
+from common.console import InputError, say
 from common.reports import speed
 from common.runs import checks, flags, records
-from common.settings import Settings
 
 ERRORS = speed.ASSETS / "advice.json"
-RUNS = 3  # draws of training rows for each size
-SIZES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)  # shares of a task's training rows
-CASES = (((0, 1, 2), 4), ((0, 1, 2, 3, 4), 5))  # (sizes that are seen, the size that is predicted: four times the last)
-MOST = 4000  # training rows of a task: what people bring, and what a regression fits in seconds
-TEST_ROWS = 2000
-TOKENS = 128  # that the embedded encoder reads of a text
+TIMES, NEAR, FEWEST = 4, 1.02, 3  # what is predicted: so many times the rows, about, from so many sizes or more
 
 
 def main(words):
@@ -32,8 +25,7 @@ def main(words):
     if not os.environ.get("DATA_DIR"):
         raise InputError("the check reads 20 Newsgroups and IMDB: name the folder that has them with DATA_DIR")
     checks.check_places(args.output)
-    features = {}
-    cases = [case for name, task in tasks().items() for case in cases_of(name, task, features)]
+    cases = [case for curve in heldout.every() for case in cases_of(*curve)]
     for case in cases:
         others = [other for other in cases if other["task"] != case["task"]]
         case["forecast"] = curves.combined(case["n"], case["by_form"], case["draws"], learned(others))
@@ -45,88 +37,25 @@ def main(words):
     return say(f"kept: {args.output}")
 
 
-def tasks():
-    """{name: (training rows, test rows)}, 20 Newsgroups whole and in parts, IMDB and, where it is, banking77."""
-    posts, reviews = data.of_task("classification"), data.of_task("sentiment")
-
-    def part(name, keep, label=lambda target: target):
-        rows = ([r | {"target": label(r["target"])} for r in split if keep(r["target"])] for split in both)
-        found[name] = tuple(rows)
-
-    both, found = (posts.train, posts.test), {}
-    part("20 Newsgroups", lambda target: True)
-    part("its 6 groups", lambda target: True, lambda target: target.split(".")[0])
-    for group in ("comp", "rec", "sci", "talk"):
-        part(f"its {group} classes", lambda target, group=group: target.startswith(group + "."))
-    part("religion or not", lambda target: True, lambda target: str("religion" in target or "atheism" in target))
-    part("two of its classes", lambda target: target in ("sci.electronics", "comp.graphics"))
-    both = (reviews.train, reviews.test)
-    part("IMDB", lambda target: True)
-    banking = Path(os.environ["DATA_DIR"]) / "banking77"
-    if banking.is_dir():
-        rows = data.of_task("classification", path=str(banking), text_column="text", target_column="label")
-        both = (rows.train, rows.test)
-        part("banking77", lambda target: True)
-    return found
-
-
-def methods(pairs, features):
-    """{name: function(training texts, targets, test texts) -> predicted classes}. features: {text: its vector}."""
-    import numpy
-    from sklearn.naive_bayes import ComplementNB
-    from sklearn.svm import LinearSVC
-
-    def of(make):
-        def predict(texts, targets, test):
-            train, tested = probe.words(texts, test, pairs)
-            return make().fit(train, targets).predict(tested)
-
-        return predict
-
-    def by_features(texts, targets, test):
-        train, tested = (numpy.stack([features[text] for text in part]) for part in (texts, test))
-        return probe.regression(Settings()).fit(train, targets).predict(tested)
-
-    return {
-        "TF-IDF, logistic regression": of(lambda: probe.regression(Settings(), probe.TFIDF_STRENGTH)),
-        "TF-IDF, naive Bayes": of(ComplementNB),
-        "TF-IDF, support vectors": of(LinearSVC),
-        "features of MiniLM": by_features,
-    }
-
-
-def cases_of(name, task, features):
-    """A case for each method and number of rows to predict: the points that are seen, the measured score, and what each
-    form makes of them. features: {text: its vector}, to which those of this task are added."""
-    import numpy
-
-    train, test = task[0][:MOST], task[1]
-    test = [test[i] for i in numpy.random.default_rng(0).permutation(len(test))[:TEST_ROWS]]
-    truth, cases = numpy.array([row["target"] for row in test]), []
-    new = list({row["text"] for row in (*train, *test)} - features.keys())
-    features.update(zip(new, probe.embedded(new, TOKENS) if new else [], strict=True))
-    every = methods(len({row["target"] for row in train}) == 2, features)
-    bar = progress(len(every) * len(SIZES), name, "size")
-    for method, predict in every.items():
-        points = []
-        for share in SIZES:
-            runs = []
-            for seed in range(RUNS if share < 1 else 1):
-                rows = [
-                    train[i]
-                    for i in numpy.random.default_rng(seed).permutation(len(train))[: round(share * len(train))]
-                ]
-                predicted = predict([r["text"] for r in rows], [r["target"] for r in rows], [r["text"] for r in test])
-                runs.append(100.0 * (predicted == truth))
-            points.append(curves.Point(round(share * len(train)), numpy.array(runs)))
-            bar.update(1)
-        for seen, asked in CASES:
-            by_form, draws = curves.drawn([points[i] for i in seen], points[asked].n)
-            measured = {"task": name, "method": method, "n": points[asked].n, "measured": points[asked].mean}
-            measured |= {"sizes": len(seen)}
-            cases.append(measured | {"by_form": by_form, "draws": draws, "last": points[seen[-1]].mean})
-    bar.close()
+def cases_of(task, method, points):
+    """A case for each size to predict: the points that are seen, the measured score, and what each form makes of it."""
+    cases = []
+    for seen, asked in split(points):
+        by_form, draws = curves.drawn(seen, asked.n)
+        figures = {"task": task, "method": method, "sizes": len(seen), "n": asked.n, "measured": asked.mean}
+        cases.append(figures | {"by_form": by_form, "draws": draws, "last": seen[-1].mean})
     return cases
+
+
+def split(points):
+    """[(points that are seen, point that is predicted)]: every size with four times as many rows as a smaller one, seen
+    from FEWEST sizes or more."""
+    found = []
+    for asked in points:
+        seen = [point for point in points if TIMES * point.n <= asked.n * NEAR]
+        if len(seen) >= FEWEST and TIMES * seen[-1].n * NEAR >= asked.n:
+            found.append((seen, asked))
+    return found
 
 
 def learned(cases):
