@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 from test_join import METRIC, add, altered, bare, record, scores
 
+from common.console import InputError
 from common.evaluation.kept import row_scores, rows_apart
-from common.reports import calibration, comparisons, join, runs, statistics
+from common.reports import calibration, comparisons, front, join, runs, statistics
 from common.runs import folders
 
 TRAINED, BASELINE = "smollm2/smollm2_summarization.py", "minilm/minilm_baseline_inference.py"
@@ -93,7 +94,22 @@ def test_methods_are_compared_with_the_usual_one_and_no_difference_is_said(home)
     (line,) = [line for line in table().splitlines() if line.startswith("| qlora+neftune")]
     assert "| qlora " in line
     assert "no difference seen" in line
-    assert "for the 1 rows" in table()
+    assert "(comparisons: 1)" in table()
+
+
+def test_sentences_say_a_runs_score_and_the_tables_verdict(home):
+    add(home, scored(BASELINE, "--task_type", "summarization", "--baseline", "dummy", mean=30), "minilm")
+    add(home, scored(TRAINED, mean=40), "smollm2")
+    add(home, scored(TRAINED, "--epochs", "2", mean=70), "smollm2")
+    told = lambda words: front.figure(words, folders.all_folders())  # noqa: E731
+    assert 35 < float(told("score smollm2 summarization qlora").split()[0]) < 45
+    assert 65 < float(told("score smollm2 summarization qlora epochs 2").split()[0]) < 75
+    assert told("score minilm summarization dummy").endswith("n = 60")
+    assert told("score smollm2 summarization qlora epochs 9") == "not measured yet"
+    assert told("compared smollm2 summarization | qlora | 100 rows | minilm, dummy").startswith("better (+10")
+    assert told("compared smollm2 summarization | qlora | 7 rows | minilm, dummy") == "not compared yet"
+    with pytest.raises(InputError, match="no model folder smollm3"):
+        told("score smollm3 summarization qlora")
 
 
 def test_runs_on_other_test_rows_are_not_compared(home):

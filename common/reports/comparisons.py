@@ -11,7 +11,7 @@ FIXED = ("dummy", "tfidf", "frozen-features", "zero-shot")  # their predictions 
 CHEAP = {  # task -> baselines that trainings are compared with
     "classification": ("tfidf", "frozen-features", "setfit"),
     "sentiment": ("tfidf", "frozen-features"),
-    "summarization": ("dummy", "frozen-features"),
+    "summarization": ("dummy", "tfidf", "frozen-features"),
     "instructions": (),
 }
 
@@ -21,22 +21,27 @@ def table(folder, task, all_folders):
     compared = pairs(folder, task, all_folders)
     if not compared:
         return "Nothing to compare yet: no two runs here scored the same test rows.\n"
-    adjusted = statistics.holm([difference.p for *_, difference in compared])
-    body = [
-        [name, rows, against, interval(difference), kind, statistics.word(difference, p)]
-        for (name, rows, against, kind, _, difference), p in zip(compared, adjusted, strict=True)
-    ]
+    body = judged(compared)
     metric = metrics.TITLES[runs.SHOWN[task][0]]
     head = ["trained", "on", "compared with", f"{metric}, points", "claim about", "it is"]
     n = max(len(rows) for *_, rows, _ in compared)
     deviation = middle.median(float(rows.std(ddof=1)) for *_, rows, _ in compared if len(rows) == n)
     least = statistics.smallest(deviation, n)
     notes = [
-        f"p < {statistics.ALPHA}, adjusted for the {len(body)} rows of this table (Holm). How the two claims are made,",
+        f"p < {statistics.ALPHA}, adjusted by Holm (comparisons: {len(body)}). How the two claims are made,",
         "and how often they are wrong: [reports](../common/reports/README.md#when-two-scores-differ). The smallest",
         f"difference of two models that {n:,} test rows show in four cases of five: {least:.1f} points.",
     ]
     return cells.table(head, body) + "\n" + "\n".join(notes) + "\n"
+
+
+def judged(compared):
+    """[[name of the trained run, its rows, name of the other run, difference, kind of claim, word]] of `pairs`."""
+    adjusted = statistics.holm([difference.p for *_, difference in compared])
+    return [
+        [name, rows, against, interval(difference), kind, statistics.word(difference, p)]
+        for (name, rows, against, kind, _, difference), p in zip(compared, adjusted, strict=True)
+    ]
 
 
 def interval(difference):

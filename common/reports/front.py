@@ -5,11 +5,12 @@ chooses the run of a folder, without looking at scores.
 """
 
 import itertools
+import json
 import math
 
 from common import budget, metrics
 from common.console import InputError, duration
-from common.reports import cells, join, published, runs
+from common.reports import cells, comparisons, join, published, runs
 from common.reports.cells import NOTHING
 
 TASKS = {"classification": "20 Newsgroups, accuracy", "summarization": "SAMSum, ROUGE-1"}
@@ -132,6 +133,32 @@ def figure_of_measured(all_folders, words):
     return f"{metrics.TITLES[metric]} {score}, n = {record['data']['n']['test']:,}"
 
 
+def figure_of_score(all_folders, words):
+    """score FOLDER TASK METHOD [SETTING VALUE]…: that of the method's fullest run, or of its seeds, which differs from
+    its script in these settings alone."""
+    name, task, of_method, *named = words.split()
+    settings = dict(zip(named[::2], map(json.loads, named[1::2]), strict=True))
+    matching = [
+        record
+        for record in join.merged(join.own(folder_of(all_folders, name)))
+        if (record["identity"]["task"], join.method(record)) == (task, of_method)
+        and join.deviations(record) == settings
+    ]
+    record = join.fullest(matching)
+    metric = record and (record["metrics"] or {}).get(runs.SHOWN[task][0])
+    return cells.figure(metric, n=True) if metric else "not measured yet"
+
+
+def figure_of_compared(all_folders, words):
+    """compared FOLDER TASK | TRAINED | ROWS | OTHER: the verdict and the difference of a row of the folder's table of
+    comparisons."""
+    place, *names = (word.strip() for word in words.split("|"))
+    name, task = place.split()
+    rows = comparisons.judged(comparisons.pairs(folder_of(all_folders, name), task, all_folders))
+    found = next((row for row in rows if row[:3] == names), None)
+    return f"{found[5]} ({found[3]} points; {found[4]})" if found else "not compared yet"
+
+
 def figure_of_training(all_folders, words):
     """training FOLDER TASK [METHOD]: the number of training rows of the declared run, and the time of its training."""
     record = record_of(all_folders, words)
@@ -143,8 +170,15 @@ def figure_of_training(all_folders, words):
 
 def record_of(all_folders, words):
     name, task, *method = words.split()
+    return join.declared(folder_of(all_folders, name), task, *method)
+
+
+def folder_of(all_folders, name):
+    """The Folder of this name. Raises InputError if there is none."""
     folder = next((candidate for candidate in all_folders if candidate.name == name), None)
-    return join.declared(folder, task, *method) if folder else None
+    if folder is None:
+        raise InputError(f"no model folder {name}")
+    return folder
 
 
 def figure_of_interval(all_folders, task):
