@@ -11,7 +11,7 @@ import dataclasses
 DRAWS = 30
 LEVEL = 0.9
 LIMITS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-PRIOR = 3.0  # points by which the soft pull of a parameter to its start weighs as much as a wrong score
+PRIOR = 1.0  # points by which the pull of a parameter to its start weighs as much as a wrong score
 
 
 def power(n, rest, gain, slope):
