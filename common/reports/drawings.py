@@ -1,7 +1,7 @@
 """Draw each picture from its content. plots.py makes the contents and escapes their texts. Every function of a content
 returns a matplotlib Figure."""
 
-COLOURS = ("#0b6e99", "#c2571a", "#5b5ea6", "#4d7c3a")
+COLOURS = ("#0b6e99", "#c2571a", "#5b5ea6", "#4d7c3a", "#b5387a", "#8a6d00")
 # Settings of the decoding study; one beam is greedy decoding.
 AXES = {"temperature": "temperature", "num_beams": "beams", "top_k": "top-k"}
 LINES = {"bertscore_f1": "BERTScore F1", "rouge1": "ROUGE-1", "bleu": "BLEU"}
@@ -126,22 +126,22 @@ def around(scores):
 
 
 def sample_efficiency(content):
-    """Accuracy by number of training rows: published curves, grey and dashed if they are unreliable, and measured
-    points, black with their intervals."""
+    """Accuracy by number of training rows: measured curves in colour with the band of their intervals, published ones
+    grey, and dashed if they are unreliable."""
     figure, (axis,) = panels(1, 8.4, 4.2)
-    marks = iter("os^Dv<>phX*" * 9)
-    colours = iter(COLOURS * 9)
-    for curve in content:
+    marks, colours = iter("os^Dv<>phX*" * 9), iter(COLOURS * 9)
+    for curve in sorted(content, key=lambda curve: (not curve["measured"], curve["suspect"])):
         rows, scores, lows, highs = zip(*curve["points"], strict=True)
-        mark = next(marks)
+        style = {"marker": next(marks), "label": curve["label"] + " †" * curve["suspect"]}
         if curve["measured"]:
-            spread = [[s - low for s, low in zip(scores, lows, strict=True)]]
-            spread.append([high - s for s, high in zip(scores, highs, strict=True)])
-            axis.errorbar(rows, scores, yerr=spread, color="black", marker=mark, capsize=3, label=curve["label"])
+            colour = next(colours)
+            axis.plot(rows, scores, color=colour, markersize=5, linewidth=2, zorder=3, **style)
+            axis.fill_between(rows, lows, highs, color=colour, alpha=0.2, linewidth=0)
+            axis.vlines(rows, lows, highs, color=colour)
         elif curve["suspect"]:
-            axis.plot(rows, scores, "--", color="#999999", marker=mark, markersize=4, label=f"{curve['label']} †")
+            axis.plot(rows, scores, "--", color="#aaaaaa", linewidth=1, markersize=3, **style)
         else:
-            axis.plot(rows, scores, "-", color=next(colours), marker=mark, markersize=5, label=curve["label"])
+            axis.plot(rows, scores, "-", color="#666666", markerfacecolor="none", markersize=6, linewidth=1, **style)
     axis.set(xscale="log", xlabel="training rows", ylabel="accuracy on the test rows, %", ylim=(0, 100))
     figure.legend(loc="outside right upper", frameon=False, fontsize=7)
     return figure
