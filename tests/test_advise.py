@@ -96,9 +96,10 @@ def test_advice_for_a_csv_in_words_and_as_json(tmp_path):
     assert "text message, label team (guessed" in done.stdout
     assert found["use"] == "TF-IDF + logistic regression"
     assert "Use now: TF-IDF + logistic regression" in done.stdout
-    assert [each["n"] for each in found["forecasts"]] == [560, 1120, 5000]
-    last = found["methods"][1]["points"][-1]
-    assert (last["n"], last["runs"]) == (280, 1)
+    assert [each["n"] for each in found["forecasts"]] == [560, 1120, 5000] * 2
+    assert [method["name"] for method in found["methods"][1:]] == ["TF-IDF + logistic regression", measured.FROZEN]
+    for method in found["methods"][1:]:
+        assert (method["points"][-1]["n"], method["points"][-1]["runs"]) == (280, 1)
     assert all(each["low"] <= each["value"] <= each["high"] for each in found["forecasts"])
 
 
@@ -118,6 +119,23 @@ def test_points_are_scikit_learns_own():
     ]
     assert method.points[-1].mean == pytest.approx(100 * right.mean())
     assert [each.n for each in method.points] == [30, 60]
+
+
+def test_frozen_features_are_read_once_in_the_time_there_is(capsys, monkeypatch):
+    texts = ["the printer is on fire", "my card was charged twice"]
+    rows = [{"text": f"{texts[i % 2]} {i}", "target": "pq"[i % 2]} for i in range(90)]
+    data = tiny.data(rows[:60], rows[60:], labels=["p", "q"])
+    assert measured.features(data, 0) is None
+    assert "left out, its reading would take" in capsys.readouterr().out
+    read = []
+    embedded = measured.probe.embedded
+    monkeypatch.setattr(measured.probe, "embedded", lambda texts, n: read.append(len(texts)) or embedded(texts, n))
+    method = measured.features(data, 600)
+    assert read == [1, 45, 90]
+    assert [(each.n, each.scores.shape) for each in method.points] == [(30, (3, 30)), (60, (1, 30))]
+    vectors = embedded([row["text"] for row in rows], measured.TOKENS)
+    fitted = LogisticRegression(max_iter=2000, random_state=42).fit(vectors[:60], [row["target"] for row in rows[:60]])
+    assert method.score == pytest.approx(100 * fitted.score(vectors[60:], [row["target"] for row in rows[60:]]))
 
 
 def test_of_methods_that_cannot_be_told_apart_the_quickest_is_used():

@@ -7,6 +7,7 @@ command to measure next.
 """
 
 import shlex
+import time
 
 from common import files
 from common.console import InputError, say
@@ -65,7 +66,11 @@ def advise(args):
     methods = [measured.Method(answer.TRIVIAL, [answer.point(rows, probe.dummy(rows))])]
     methods.append(measured.words(rows))
     say(answer.told(methods))
-    probed = measured.probes(read, args.max_minutes or 0)
+    began, seconds = time.monotonic(), 60 * (args.max_minutes or 0)
+    if frozen := measured.features(rows, max(measured.QUICK, seconds / 4)):
+        say(answer.told([frozen]))
+        methods.append(frozen)
+    probed = measured.probes(read, max(0, seconds - (time.monotonic() - began)) / 60)
     if probed:
         say(answer.told([probed]))
         methods.append(probed)

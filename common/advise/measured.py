@@ -1,7 +1,8 @@
 """What is measured for an advice: scores of methods at several numbers of training rows, all on the same test rows.
 
-Words cost seconds: a logistic regression on TF-IDF, on draws of the training rows. Probes are trainings of the embedded
-encoder, run by the sweep on nested shares with three seeds, so that what is finished is not run again.
+A logistic regression on TF-IDF costs seconds, one on the embedded encoder's frozen features a reading of all rows; both
+learn from draws of the training rows. Probes are trainings of that encoder, run by the sweep on nested shares with
+three seeds, so that what is finished is not run again.
 """
 
 import subprocess
@@ -18,6 +19,10 @@ from common.settings import Settings
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 FEWEST = 20  # training rows of a point
+FROZEN = "frozen MiniLM features + logistic regression"
+TOKENS = 128  # that the encoder reads of a text, as in the check
+SAMPLE = 64  # texts that tell how long all will take
+QUICK = 30  # seconds of reading that need no --max_minutes
 RUNS = 3
 PROBED = ("0.25", "0.5", "1.0")
 SEEDS = ("42", "43", "44")
@@ -41,18 +46,57 @@ class Method:
 
 def words(rows):
     """The Method of a regression on TF-IDF. rows: data.Data."""
+
+    def predict(drawn):
+        return probe.of_words(replace(rows, train=[rows.train[i] for i in drawn]), Settings().seed)
+
+    return by_size(rows, "TF-IDF + logistic regression", predict)
+
+
+def features(rows, seconds):
+    """The Method of a regression on the embedded encoder's frozen features; None if its reading of all rows would take
+    longer than so many seconds."""
+    import numpy
+
+    texts, targets = ([row[name] for row in (*rows.train, *rows.test)] for name in ("text", "target"))
+    some = texts[:: -(-len(texts) // SAMPLE)]
+    probe.embedded(some[:1], TOKENS)  # the first reading is slower
+    began = time.monotonic()
+    probe.embedded(some, TOKENS)
+    expected = (time.monotonic() - began) / len(some) * len(texts)
+    if expected > seconds:
+        took = console.duration(expected)
+        console.say(f"{FROZEN}: left out, its reading would take {took}; a higher --max_minutes measures it")
+        return None
+    began = time.monotonic()
+    vectors = probe.embedded(texts, TOKENS)
+    taken, test = time.monotonic() - began, vectors[len(rows.train) :]
+
+    def predict(drawn):
+        seen = [targets[i] for i in drawn]
+        if len(set(seen)) == 1:
+            return seen[:1] * len(test)
+        return probe.regression(Settings()).fit(vectors[drawn], numpy.array(seen)).predict(test)
+
+    method = by_size(rows, FROZEN, predict)
+    method.seconds += taken
+    return method
+
+
+def by_size(rows, name, predict):
+    """The Method of this name by draws of the training rows of SHARES sizes. predict: function of the indices of drawn
+    training rows -> the classes of all test rows."""
     import numpy
 
     n, truth = len(rows.train), numpy.array([row["target"] for row in rows.test])
-    method = Method("TF-IDF + logistic regression")
+    method = Method(name)
     sizes = sorted({round(share * n) for share in SHARES if share * n >= FEWEST} | {n})
-    bar = console.progress(len(sizes), method.name, "size")
+    bar = console.progress(len(sizes), name, "size")
     for size in sizes:
         runs = []
         for seed in range(RUNS if size < n else 1):
-            drawn = [rows.train[i] for i in numpy.random.default_rng(seed).permutation(n)[:size]]
             began = time.monotonic()
-            predicted = probe.of_words(replace(rows, train=drawn), Settings().seed)
+            predicted = predict(numpy.random.default_rng(seed).permutation(n)[:size])
             runs.append(100.0 * (numpy.array(predicted) == truth))
             method.seconds = time.monotonic() - began
         method.points.append(Point(size, numpy.array(runs)))
