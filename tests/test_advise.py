@@ -151,6 +151,12 @@ def test_of_methods_that_cannot_be_told_apart_the_quickest_is_used():
     found = answer.of([trivial, slow], args, "COMMAND")
     assert (found["use"], found["ties"]) == ("slow", [])
     assert "most frequent class" in " ".join(found["text"])
+    seen = like(range(90))
+    early = measured.Method("early", [curves.Point(100, seen.scores)], 9.0)
+    grown = measured.Method("grown", [curves.Point(98, like(range(120)).scores), like([])], 9.0)
+    found = answer.of([early, grown], args, "COMMAND")
+    told = f"early was measured with 100 of the 400 rows: {seen.mean:.1f}; with 98 rows grown has "
+    assert (found["use"], told in " ".join(found["text"]), "COMMAND" in found["text"][-1]) == ("grown", True, True)
     limited = type("args", (args,), {"max_cost": 0.001, "price_per_hour": 0.1})
     assert answer.of([slow], limited, "COMMAND")["use"] is None
 

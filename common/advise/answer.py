@@ -48,17 +48,31 @@ def of(methods, args, next_command):
     others = [method.name for method in [best, *ties] if method is not use and method not in trivial]
     if others:
         text.append(f"It cannot be told apart from {', '.join(others)}, and is the quickest of them.")
+    few = [sentence for method in allowed if (sentence := on_fewer_rows(method, use))]
+    text += few
     kept, forecasts = files.read_json(ERRORS), []
     for method in allowed:
         if len(method.points) >= FEWEST_POINTS:
             forecasts += [forecast(method, n, kept) for n in asked(method.points[-1].n, args.max_labels)]
     text += sentences(forecasts, best)
-    if len(best.points) < FEWEST_POINTS or any(each["high"] - each["low"] > TOO_WIDE for each in forecasts):
+    if few or len(best.points) < FEWEST_POINTS or any(each["high"] - each["low"] > TOO_WIDE for each in forecasts):
         text.append(f"To know more, measure next: {next_command}")
     return {"text": text, "use": use.name, "ties": others, "forecasts": forecasts,
             "methods": [{"name": method.name, "seconds": method.seconds, "memory_bytes": method.memory,
                          "points": [{"n": each.n, "score": round(each.mean, 2), "runs": len(each.scores)}
                                     for each in method.points]} for method in methods]}  # fmt: skip
+
+
+def on_fewer_rows(method, use):
+    """The sentence on a method that was measured with fewer rows than the one to use; None if it was not."""
+    n, most = method.points[-1].n, use.points[-1].n
+    if n >= most:
+        return None
+    near = min(use.points, key=lambda each: abs(each.n - n))
+    return (
+        f"{method.name} was measured with {n:,} of the {most:,} rows: {method.score:.1f}; with {near.n:,} rows "
+        f"{use.name} has {near.mean:.1f}."
+    )
 
 
 def within(method, args):
