@@ -176,9 +176,10 @@ def test_before_and_after_and_cost_against_quality_show_declared_runs(home):
     (axis,) = drawings.base_to_tuned(tuned).axes
     assert axis.get_xlabel() == "score, %"
     quality = plots.cost_quality(all_folders)
-    assert [point[:2] for point in quality["summarization: ROUGE-1"]] == [["mistral, qlora", 10.0]]
+    (points,) = [curves["mistral, qlora"] for title, curves in quality.items() if title == "summarization: ROUGE-1"]
+    assert [seconds for seconds, _ in points] == [600.0]
     for axis in drawings.cost_quality(quality).axes:
-        assert (axis.get_xlabel(), axis.get_ylabel()) == ("training, minutes", "score, %")
+        assert (axis.get_xlabel(), axis.get_ylabel()) == ("learning, seconds", "score, %")
 
 
 def test_a_label_with_a_formulas_sign_and_curves_with_gaps_are_drawn(home):

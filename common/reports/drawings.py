@@ -8,12 +8,17 @@ LINES = {"bertscore_f1": "BERTScore F1", "rouge1": "ROUGE-1", "bleu": "BLEU"}
 MANY = 4  # with more classes, their names are written upright
 
 
-def panels(number, width=3.2, height=2.7):
-    """(Figure, array of its axes side by side). width, height: of a panel, in inches."""
+def panels(number, width=3.2, height=2.7, columns=None):
+    """(Figure, its axes), in rows of `columns`, without: side by side. width, height: of a panel, in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * number, height), layout="constrained")
-    return figure, figure.subplots(1, number, squeeze=False)[0]
+    columns = min(number, columns or number)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[number:]:
+        axis.remove()
+    return figure, axes[:number]
 
 
 def curves(content):
@@ -165,16 +170,20 @@ def base_to_tuned(content):
 
 
 def cost_quality(content):
-    """A panel for each task, with the score by the minutes of the training."""
-    figure, axes = panels(len(content), 3.4, 3.2)
-    for axis, (title, points) in zip(axes, content.items(), strict=True):
-        for colour, (label, minutes, score) in zip(COLOURS * len(points), points, strict=False):
-            spread = around([score])
-            axis.errorbar([minutes], [score["value"]], yerr=spread, color=colour, marker="o", capsize=3, label=label)
-        axis.set(title=title, xlabel="training, minutes", ylabel="score, %", ylim=(0, 100))
-        axis.set_xlim(left=0)
-        axis.margins(x=0.3)
-        axis.legend(frameon=False, fontsize=7, loc="lower right")
+    """A panel for each task: the score by the seconds of learning, a line for each method, a point for each number of
+    rows."""
+    figure, axes = panels(len(content), 4.2, 3, columns=2)
+    labels = dict.fromkeys(label for curves in content.values() for label in curves)
+    colours = dict(zip(labels, COLOURS * len(labels), strict=False))
+    marks = dict(zip(labels, "os^Dv<>phX*" * len(labels), strict=False))
+    for axis, (title, curves) in zip(axes, content.items(), strict=True):
+        for label, points in curves.items():
+            seconds, scores = zip(*points, strict=True)
+            values, style = [score["value"] for score in scores], {"color": colours[label], "marker": marks[label]}
+            axis.errorbar(seconds, values, yerr=around(scores), capsize=2, markersize=5, label=label, **style)
+        axis.set(title=title, xscale="log", xlabel="learning, seconds", ylabel="score, %", ylim=(0, 100))
+    shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 

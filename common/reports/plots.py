@@ -151,7 +151,7 @@ def of_front(all_folders):
         ),
         (
             "cost",
-            "Time of training against score, with 95 % intervals",
+            "Seconds of learning against score, with 95 % intervals",
             cost_quality(all_folders),
             drawings.cost_quality,
         ),
@@ -209,16 +209,23 @@ def base_to_tuned(all_folders):
 
 
 def cost_quality(all_folders):
-    """{task and metric: [[label, minutes of training, metric]]} of the declared runs."""
+    """{task and metric: {label: [[seconds of learning, metric]]}} of the runs that learn from the study's rows, or from
+    a part of them, with their script's own settings."""
     panels = {}
     for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
-            for method, record in declared(folder, task):
-                seconds, score = (record["training"] or {}).get("seconds"), record["metrics"].get(metric)
-                if seconds and score and score["value"] is not None and score["ci95"]:
-                    points = panels.setdefault(f"{task}: {metrics.TITLES[metric]}", [])
-                    points.append([cells.plain(f"{folder.name}, {method}"), seconds / 60, score])
-    return panels
+            for record in runs.of_task(folder, task):
+                seconds, score = runs.learning(record), (record["metrics"] or {}).get(metric)
+                if not seconds or set(join.deviations(record)) - join.THINNED or record["status"] != "done":
+                    continue
+                if score and score["value"] is not None and score["ci95"]:
+                    curves = panels.setdefault(f"{task}: {metrics.TITLES[metric]}", {})
+                    label = cells.plain(f"{folder.name}, {join.method(record)}")
+                    curves.setdefault(label, []).append([seconds, score])
+    return {
+        title: {label: sorted(points, key=lambda point: point[0]) for label, points in curves.items()}
+        for title, curves in panels.items()
+    }
 
 
 def shown(folder, kind, task=""):

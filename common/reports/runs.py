@@ -1,6 +1,6 @@
 """Tables of a folder's own runs: scores, sample efficiency, the grid of adapters, free generation, costs."""
 
-from common import budget, metrics
+from common import budget, evaluation, metrics
 from common.console import InputError, duration
 from common.reports import cells, join
 from common.reports.cells import NOTHING
@@ -15,6 +15,7 @@ SHOWN = {  # task -> metrics, the most important first
 NONE_YET = "No runs are recorded here yet."
 SHARES = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)  # as in sample_ablate.sh
 GRID = {"lora_r": (2, 4, 8, 16), "dropout": (0.1, 0.2, 0.5), "epochs": (2, 5, 10, 20, 30, 50)}  # as in run_lora.sh
+NOT_LEARNING = (evaluation.FREE, evaluation.CALIBRATION)  # parts of a test stage; its other parts fit a baseline
 
 
 def of_task(folder, task):
@@ -141,6 +142,19 @@ def fits(record):
     """Whether a run learns from the training rows: a training, or a baseline that fits a regression."""
     fields = record["identity"]
     return fields["kind"] == "training" or fields["settings"]["baseline"] in ("frozen-features", "tfidf", "setfit")
+
+
+def learning(record):
+    """Seconds that a run took to learn: those of its training, or of the parts of its test stage that fit a baseline.
+    0 if it learns nothing, None if its record does not say."""
+    if record["training"]:
+        return record["training"]["seconds"]
+    if not fits(record):
+        return 0 if record["status"] == "done" and record["identity"]["kind"] == "baseline" else None
+    stages = (record["inference"] or {}).get("stages") or {}
+    parts = {name: spent for name, spent in stages.items() if ", " in name}
+    learned = [spent for name, spent in parts.items() if name.partition(", ")[2] not in NOT_LEARNING]
+    return sum(learned) if learned and None not in learned else None
 
 
 def by_share(record):

@@ -7,7 +7,7 @@ the path of its record, or the file and line of the published one.
 import collections
 import html
 
-from common import budget, evaluation, files, metrics
+from common import budget, files, metrics
 from common.budget import job
 from common.console import InputError, duration
 from common.reports import cells, join, published, runs, tables
@@ -16,7 +16,6 @@ FREE = ("Apache-2.0", "MIT", "BSD-3-Clause")  # licences that ask for a notice a
 NO_MODEL = ("dummy", "tfidf")  # baselines that read no checkpoint
 # What names of runs leave out: the same for all runs on a data set, or what stands for a checkpoint of another folder.
 SAME = {"data", "text_column", "target_column", "script"}
-NOT_LEARNING = (evaluation.FREE, evaluation.CALIBRATION)  # parts of a test stage; its other parts fit a baseline
 SHARED_ROWS = ("classification", "summarization")  # tasks whose published trainings used the study's rows, or a share
 
 
@@ -121,7 +120,7 @@ def price_of(record):
     """USD of a run: what its record says, else the time of learning at the price of the reference instance."""
     if record and record["cost"]["usd"] is not None:
         return {"usd": record["cost"]["usd"], "usd_of": f"recorded: training and test, on {record['cost']['instance']}"}
-    spent = learning(record) if record else None
+    spent = runs.learning(record) if record else None
     if spent is None:
         return {"usd": None, "usd_of": "no time of learning is recorded"}
     if spent == 0:
@@ -129,19 +128,6 @@ def price_of(record):
     price = reference()
     words = f"{duration(spent)} of learning on {html.unescape(runs.device(record))}, at the price of {price['name']}"
     return {"usd": spent / 3600 * price["usd_per_hour"], "usd_of": words}
-
-
-def learning(record):
-    """Seconds that a run took to learn: those of its training, or of the parts of its test stage that fit a baseline.
-    0 if it learns nothing, None if its record does not say."""
-    if record["training"]:
-        return record["training"]["seconds"]
-    if not runs.fits(record):
-        return 0 if record["status"] == "done" and record["identity"]["kind"] == "baseline" else None
-    stages = (record["inference"] or {}).get("stages") or {}
-    parts = {name: spent for name, spent in stages.items() if ", " in name}
-    learned = [spent for name, spent in parts.items() if name.partition(", ")[2] not in NOT_LEARNING]
-    return sum(learned) if learned and None not in learned else None
 
 
 # Published figures
