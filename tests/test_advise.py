@@ -146,6 +146,9 @@ def test_of_methods_that_cannot_be_told_apart_the_quickest_is_used():
     args = type("args", (), {"max_memory": None, "max_cost": None, "price_per_hour": None, "max_labels": None})
     found = answer.of([poor, slow, quick], args, "COMMAND")
     assert (found["use"], found["ties"]) == ("quick", ["slow"])
+    assert found["text"][0].endswith("% of the test rows, learned in 2 s.")
+    priced = type("args", (args,), {"price_per_hour": 1.8})
+    assert "learned in 2 s for 0.0010 USD" in answer.of([poor, slow, quick], priced, "COMMAND")["text"][0]
     assert "COMMAND" in found["text"][-1]
     trivial = measured.Method(answer.TRIVIAL, [like([4])])
     found = answer.of([trivial, slow], args, "COMMAND")

@@ -42,7 +42,7 @@ def of(methods, args, next_command):
     ties = [method for method in allowed if method is not best and not differ(method, best)]
     trivial = [method for method in ties if method.name == TRIVIAL]
     use = min([best, *(method for method in ties if method not in trivial)], key=lambda method: method.seconds)
-    text = [f"Use now: {use.name}, {metrics.figure(accuracy(use.points[-1]))} % of the test rows."]
+    text = [f"Use now: {use.name}, {metrics.figure(accuracy(use.points[-1]))} % of the test rows, {costs(use, args)}."]
     if trivial:
         text.append("These test rows cannot tell it from the most frequent class: label more before you train more.")
     others = [method.name for method in [best, *ties] if method is not use and method not in trivial]
@@ -61,6 +61,14 @@ def of(methods, args, next_command):
             "methods": [{"name": method.name, "seconds": method.seconds, "memory_bytes": method.memory,
                          "points": [{"n": each.n, "score": round(each.mean, 2), "runs": len(each.scores)}
                                     for each in method.points]} for method in methods]}  # fmt: skip
+
+
+def costs(method, args):
+    """What learning takes, and costs where the machine's price is known."""
+    spent = f"learned in {console.duration(method.seconds)}"
+    if not args.price_per_hour:
+        return spent
+    return f"{spent} for {args.price_per_hour * method.seconds / 3600:.4f} USD, about in proportion to the rows"
 
 
 def on_fewer_rows(method, use):
