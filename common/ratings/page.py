@@ -60,15 +60,11 @@ class Study:
 
 
 class Guard:
-    """Refuses requests that come neither from the page nor from the printed address, and adds headers to every
-    reply.
-
-    It compares the host, because any host name can be resolved to this machine; the origin, because any page can post
-    here; and the token, because this machine may have other users.
-    """
+    """Refuses requests that come neither from the page nor from the printed address, and adds headers to every reply.
+    It compares the token, too, because this machine may have other users."""
 
     def __init__(self, app, port, token):
-        self.app, self.hosts, self.token = app, (f"127.0.0.1:{port}", f"localhost:{port}"), token
+        self.app, self.port, self.token = app, port, token
 
     async def __call__(self, scope, receive, send):
         scope["nonce"], added = private.page_headers()
@@ -84,11 +80,8 @@ class Guard:
     def reason(self, scope):
         """Why this request is refused, or None."""
         headers = Headers(scope=scope)
-        host = headers.get("host")
-        if host not in self.hosts:
-            return "this machine has another name"
-        if headers.get("origin") not in (None, f"http://{host}"):
-            return "this comes from another page"
+        if foreign := private.foreign(headers, self.port):
+            return foreign
         token = headers.get("x-token") or QueryParams(scope["query_string"]).get("token", "")
         if not secrets.compare_digest(token.encode(), self.token.encode()):
             return "this is not the address that the command printed when it was last started"

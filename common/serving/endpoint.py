@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from common.console import InputError
-from common.serving import batching, tryout
+from common.serving import batching, private, tryout
 from common.serving.openai_api import (
     FIELDS,
     MAX_TOKENS,
@@ -42,19 +42,14 @@ def error_reply(status, *words):
 
 
 class Guard:
-    """Refuses requests of web pages: any host name can be resolved to this machine, and any page can post here."""
+    """Refuses requests of web pages, and of other names than this machine's own."""
 
     def __init__(self, app, port):
         self.app, self.port = app, port
 
     async def __call__(self, scope, receive, send):
-        headers = Headers(scope=scope)
-        host, reply = headers.get("host"), self.app
-        if host not in (f"127.0.0.1:{self.port}", f"localhost:{self.port}"):
-            reply = error_reply(403, f"this is 127.0.0.1:{self.port} and has no other name")
-        elif headers.get("origin") not in (None, f"http://{host}"):
-            reply = error_reply(403, "this comes from a web page")
-        await reply(scope, receive, send)
+        reason = private.foreign(Headers(scope=scope), self.port)
+        await (error_reply(403, reason) if reason else self.app)(scope, receive, send)
 
 
 class Endpoint:

@@ -1,4 +1,4 @@
-"""What keeps a local page to itself: the headers of its replies."""
+"""What keeps a local server to itself: which requests it refuses, and the headers of its pages."""
 
 import secrets
 
@@ -15,3 +15,14 @@ def page_headers():
     """(nonce, headers) of a reply. Scripts and styles with the nonce run alone, and the page reaches its own server."""
     nonce = secrets.token_urlsafe(12)
     return nonce, {name: value.format(nonce) for name, value in HEADERS.items()}
+
+
+def foreign(headers, port):
+    """Why a request is not for this server on 127.0.0.1, in words; None if it is. Any host name can be resolved to this
+    machine, and any web page can post here."""
+    host = headers.get("host")
+    if host not in (f"127.0.0.1:{port}", f"localhost:{port}"):
+        return f"this is 127.0.0.1:{port} and has no other name"
+    if headers.get("origin") not in (None, f"http://{host}"):
+        return "this comes from a web page"
+    return None
