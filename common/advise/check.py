@@ -9,13 +9,13 @@ tasks each time; assets/advice.json keeps those of all tasks. Killed and called 
 import os
 
 from common import files
-from common.advise import curves, heldout
+from common.advise import FEWEST_POINTS, curves, heldout
 from common.console import InputError, say
 from common.reports import speed
 from common.runs import checks, flags, records
 
 ERRORS = speed.ASSETS / "advice.json"
-TIMES, NEAR, FEWEST = 4, 1.02, 3  # what is predicted: so many times the rows, about, from so many sizes or more
+TIMES, NEAR = 4, 1.02  # what is predicted: so many times the rows, about
 SHARPNESS = 4  # this and curves.PRIOR were chosen on these tasks; without any one of them the same are the best
 
 
@@ -50,11 +50,11 @@ def cases_of(task, method, points):
 
 def split(points):
     """[(points that are seen, point that is predicted)]: every size with four times as many rows as a smaller one, seen
-    from FEWEST sizes or more."""
+    from FEWEST_POINTS sizes or more."""
     found = []
     for asked in points:
         seen = [point for point in points if TIMES * point.n <= asked.n * NEAR]
-        if len(seen) >= FEWEST and TIMES * seen[-1].n * NEAR >= asked.n:
+        if len(seen) >= FEWEST_POINTS and TIMES * seen[-1].n * NEAR >= asked.n:
             found.append((seen, asked))
     return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common import data, files, machine
 from common.advise.curves import Point
+from common.advise.measured import RUNS, TOKENS
 from common.console import progress
 from common.encoders import probe
 from common.evaluation.kept import row_scores, rows_apart
@@ -14,11 +15,9 @@ from common.reports import comparisons, join, runs
 from common.runs import folders, identity
 from common.settings import Settings
 
-RUNS = 3  # draws of training rows for each size
 SIZES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)  # shares of a task's training rows
 MOST = 4000  # training rows of a task: what people bring, and what a regression fits in seconds
 TEST_ROWS = 2000
-TOKENS = 128  # that the embedded encoder reads of a text
 METHODS = ("TF-IDF, logistic regression", "TF-IDF, naive Bayes", "TF-IDF, support vectors", "features of MiniLM")
 TASKS = {"classification": "20 Newsgroups", "sentiment": "IMDB", "summarization": "SAMSum", "instructions": "Alpaca"}
 DRAWN = {"train_sample_fraction", "seed"}  # how the runs of a recorded curve may differ from their script

@@ -20,10 +20,10 @@ from common.settings import Settings
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 FEWEST = 20  # training rows of a point
 FROZEN = "frozen MiniLM features + logistic regression"
-TOKENS = 128  # that the encoder reads of a text, as in the check
+TOKENS = 128  # that the encoder reads of a text
 SAMPLE = 64  # texts that tell how long all will take
 QUICK = 30  # seconds of reading that need no --max_minutes
-RUNS = 3
+RUNS = 3  # draws of training rows for each size but all
 PROBED = ("0.25", "0.5", "1.0")
 SEEDS = ("42", "43", "44")
 PLANNED = 0.85  # of the minutes: trainings can take longer than expected

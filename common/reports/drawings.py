@@ -179,8 +179,8 @@ def cost_quality(content):
     for axis, (title, curves) in zip(axes, content.items(), strict=True):
         for label, points in curves.items():
             seconds, scores = zip(*points, strict=True)
-            values, style = [score["value"] for score in scores], {"color": colours[label], "marker": marks[label]}
-            axis.errorbar(seconds, values, yerr=around(scores), capsize=2, markersize=5, label=label, **style)
+            style = {"color": colours[label], "marker": marks[label]}
+            axis.errorbar(seconds, values(scores), yerr=around(scores), capsize=2, markersize=5, label=label, **style)
         axis.set(title=title, xscale="log", xlabel="learning, seconds", ylabel="score, %", ylim=(0, 100))
     shown = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
