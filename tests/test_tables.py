@@ -220,10 +220,10 @@ def test_runs_show_before_and_after_with_rows_and_reasons(pages):
     add(pages, record(SUMMARIZATION, "--lora_r", "4", **lost))
     text = block(pages, "runs")
     row = rows(text)["qlora, lora_r 2"]
-    assert (row["ROUGE-1, base"], row["tuned"]) == ("20.0 [15.0, 25.0]", "41.0 [36.0, 46.0]")
-    assert (row["rows: train / test"], row["training"]) == ("281 / 300", "10 min")
+    assert row["ROUGE-1, base → tuned"] == "20.0 [15.0, 25.0] → 41.0 [36.0, 46.0]"
+    assert (row["rows: train / test"], row["learning"]) == ("281 / 300", "10 min")
     assert row["ROUGE-2"] == "20.0 [15.0, 25.0] → 41.0 [36.0, 46.0]"
-    assert rows(text)["qlora, lora_r 4"]["tuned"] == "OOM"
+    assert rows(text)["qlora, lora_r 4"]["ROUGE-1, base → tuned"] == "OOM"
     assert "qlora, lora_r 4: OOM, memory &#124; does &#60;b&#62;not&#60;/b&#62; hold" in text
     assert "python mistral/mistral_summarization.py --lora_r 2" in text
 

@@ -36,8 +36,9 @@ def named(records, without=()):
 
 
 def scores(folder, task, all_folders=()):
-    """A row for each record: scores before and after training, with n; for failed runs the reason beneath. Baselines of
-    other folders on the same test rows stand beside them. `decoding` shows inferences on instructions."""
+    """A row for each record: scores before → after training and the time it took to learn; for failed runs the reason
+    beneath. Baselines of other folders on the same test rows stand beside them. `decoding` shows inferences on
+    instructions."""
     records = [record for record in of_task(folder, task) if task != "instructions" or not inference(record)]
     if not records:
         return lacking(folder, task)
@@ -47,13 +48,13 @@ def scores(folder, task, all_folders=()):
     body, other_scores, reasons = [], [], []
     for name_here, record in named(records, join.THINNED):
         label = name_here if home(record) == folder.name else f"{home(record)}: {name_here}"
-        both = [[cells.figure((stage or {}).get(name)) for stage in stages(record)] for name in SHOWN[task]]
+        shown = [arrow([cells.figure((stage or {}).get(name)) for stage in stages(record)]) for name in SHOWN[task]]
         if record["status"] != "done":
             reasons.append(f"{label}: {record['status']}, {cells.markdown(record['reason'])}  ")
-            both[0] = [NOTHING, record["status"]]
-        body.append([label, rows(record), *both[0], seconds(record)])
-        other_scores.append([label, *map(arrow, both[1:])])
-    tables = cells.table(["run", ROWS, f"{title}, base", "tuned", "training"], body)
+            shown[0] = record["status"]
+        body.append([label, rows(record), shown[0], took(record)])
+        other_scores.append([label, *shown[1:]])
+    tables = cells.table(["run", ROWS, f"{title}, base → tuned", "learning"], body)
     tables += "\n" + cells.table(["run", *(metrics.TITLES[name] for name in others)], told_apart(other_scores, body))
     return "\n".join([tables, *reasons])
 
@@ -112,6 +113,12 @@ def lacking(folder, task):
 def seconds(record):
     training_seconds = (record["training"] or {}).get("seconds")
     return NOTHING if training_seconds is None else duration(training_seconds)
+
+
+def took(record):
+    """The time that a run took to learn, in words."""
+    spent = learning(record)
+    return NOTHING if spent is None else duration(spent) if spent else "none"
 
 
 def sample_efficiency(folder):
