@@ -34,6 +34,7 @@ def measure(home, tmp_path, monkeypatch):
     monkeypatch.setattr(causal, "HOME", home)
     monkeypatch.setattr(causal.precision, "chosen", lambda *_: ("float32", "for a test"))
     causal.newest.cache_clear()
+    causal.as_here.cache_clear()
 
     def measured(*names, rows=8):
         path = tmp_path / "factors.json"
@@ -83,6 +84,7 @@ def test_an_echo_is_scored_with_its_prompt(measure, home):
 def test_what_is_missing_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(causal, "HOME", tmp_path)
     causal.newest.cache_clear()
+    causal.as_here.cache_clear()
     with pytest.raises(InputError, match="trains one"):
         factors.main(["sampled", "--output", str(tmp_path / "out.json")])
     with pytest.raises(InputError, match="no factor smapled; there are: training-rows"):

@@ -80,6 +80,16 @@ def right(model, encoder, prompts, rows):
     return [100.0 * (label == row["target"]) for label, row in zip(best, rows, strict=True)]
 
 
+@functools.cache
+def as_here(task, n):
+    """Scores of `n` test rows by the newest trained model of a task, as its script scores them."""
+    trained = newest(task, n)
+    prompts, model = encoding.prompts(trained.encoder, trained.rows.test), trained.model()
+    if task == "classification":
+        return right(model, trained.encoder, prompts, trained.rows.test)
+    return rouge1(model, trained.encoder, prompts, trained.rows.test, trained.settings.max_new_tokens)
+
+
 def rouge1(model, encoder, prompts, rows, tokens, **options):
     """ROUGE-1 of the generated answer to every row, in percent."""
     answers, keep = collected(prompts)
@@ -107,11 +117,10 @@ def dialogues(args):
 
 def training_rows(args):
     """Scored on training rows, against test rows."""
-    trained, prompts = posts(args)
-    seen, model = trained.rows.train[: args.rows], trained.model()
-    study = right(model, trained.encoder, encoding.prompts(trained.encoder, seen, "train"), seen)
-    here = right(model, trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here, paired=False)
+    trained = newest("classification", args.rows)
+    seen = trained.rows.train[: args.rows]
+    study = right(trained.model(), trained.encoder, encoding.prompts(trained.encoder, seen, "train"), seen)
+    return figures("accuracy", study, as_here("classification", args.rows), paired=False)
 
 
 def four_bit_type(args):
@@ -133,8 +142,7 @@ def four_bit_type(args):
     qlora.keep_gradients(base)
     fp4 = qlora.with_adapter(qlora.unpacked(base.eval()), trained.folder / "adapter")
     study = right(fp4, trained.encoder, prompts, trained.rows.test)
-    here = right(trained.model(), trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here)
+    return figures("accuracy", study, as_here("classification", args.rows))
 
 
 def cut_on_the_right(args):
@@ -146,10 +154,8 @@ def cut_on_the_right(args):
     )
     longest = max(map(len, prompts))
     uncut = [prompt[:longest] for prompt in encoding.prompts(whole, trained.rows.test)]
-    model = trained.model()
-    study = right(model, trained.encoder, uncut, trained.rows.test)
-    here = right(model, trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here)
+    study = right(trained.model(), trained.encoder, uncut, trained.rows.test)
+    return figures("accuracy", study, as_here("classification", args.rows))
 
 
 def all_of_it(args):
@@ -166,8 +172,7 @@ def all_of_it(args):
         execution = dataclasses.replace(trained.execution, folder=Path(folder))
         training.fit(model, rows, [], build, trained.settings, execution)
     study = right(model.eval(), trained.encoder, prompts, trained.rows.test)
-    here = right(trained.model(), trained.encoder, prompts, trained.rows.test)
-    return figures("accuracy", study, here)
+    return figures("accuracy", study, as_here("classification", args.rows))
 
 
 def answer_tokens(args):
@@ -181,10 +186,10 @@ def answer_tokens(args):
 def sampled(args):
     """Answers sampled at temperature 1, against greedy ones."""
     trained, prompts = dialogues(args)
-    model, options = trained.model(), (trained.encoder, prompts, trained.rows.test, trained.settings.max_new_tokens)
-    decoding = generation.GREEDY | {"temperature": 1.0}
-    study, here = rouge1(model, *options, decoding=decoding, seed=trained.settings.seed), rouge1(model, *options)
-    return figures("ROUGE-1", study, here)
+    options = {"decoding": generation.GREEDY | {"temperature": 1.0}, "seed": trained.settings.seed}
+    rows, tokens = trained.rows.test, trained.settings.max_new_tokens
+    study = rouge1(trained.model(), trained.encoder, prompts, rows, tokens, **options)
+    return figures("ROUGE-1", study, as_here("summarization", args.dialogues))
 
 
 def without_end(args):
@@ -196,9 +201,8 @@ def without_end(args):
 
         tokenizer, stop = trained.encoder.tokenizer, []
 
-    model, rows, tokens = trained.model(), trained.rows.test, trained.settings.max_new_tokens
-    study, here = rouge1(model, Endless, prompts, rows, tokens), rouge1(model, trained.encoder, prompts, rows, tokens)
-    return figures("ROUGE-1", study, here)
+    study = rouge1(trained.model(), Endless, prompts, trained.rows.test, trained.settings.max_new_tokens)
+    return figures("ROUGE-1", study, as_here("summarization", args.dialogues))
 
 
 FACTORS = {

@@ -15,14 +15,14 @@ from common.runs import checks, flags, folders, records
 
 POSTS = 562  # training posts of a run: 5 % of all
 SEEDS = 3  # of each group that is compared
-COMPARISONS = 2000
+COMPARISONS = 10_000  # at most; of few runs fewer, because they would repeat
 PART = 100  # rows of a small test set
 TOKENS = 256  # that the encoder reads of a post
 
 
 def main(words):
     parser = flags.Parser(prog="python -m common calibrate", description=__doc__)
-    parser.add_argument("--runs", type=flags.positive(int), default=40, metavar="N", help="of each classifier (40)")
+    parser.add_argument("--runs", type=flags.positive(int), default=200, metavar="N", help="of each classifier (200)")
     parser.add_argument("--output", default=str(speed.ASSETS / "calibration.json"), metavar="FILE")
     args = parser.parse_args(words)
     checks.check_places(args.output)
