@@ -120,7 +120,8 @@ def variants(all_folders):
 
 def merged(records):
     """`records` with runs that differ in their seed alone as one: the first of them, with metrics over all seeds, the
-    mean time of their trainings, and "seeds" and "files", the lists of their seeds and paths."""
+    mean time of the trainings on as many threads as the first, and "seeds" and "files", the lists of their seeds and
+    paths."""
     apart = [record for record in records if record["status"] != "done"]
     return apart + [one_of(group) for group in seeds(records)]
 
@@ -135,7 +136,9 @@ def one_of(group):
             names = [name for name in first[stage] if all(name in (record[stage] or {}) for record in group)]
             pooled[stage] = {name: statistics.over_seeds([record[stage][name] for record in group]) for name in names}
     if first["training"]:
-        seconds = [(record["training"] or {}).get("seconds") for record in group]
+        threads = [record["environment"].get("threads") for record in group]
+        alike = [record for record, count in zip(group, threads, strict=True) if count == threads[0]]
+        seconds = [(record["training"] or {}).get("seconds") for record in alike]
         pooled["training"] = first["training"] | {"seconds": None if None in seconds else sum(seconds) / len(seconds)}
     more = {"seeds": [record["identity"]["settings"]["seed"] for record in group]}
     return first | pooled | more | {"files": [record.get("file") for record in group]}
