@@ -111,14 +111,21 @@ def lacking(folder, task):
 
 
 def seconds(record):
-    training_seconds = (record["training"] or {}).get("seconds")
-    return NOTHING if training_seconds is None else duration(training_seconds)
+    """The time of a record's training, in words."""
+    return timed((record["training"] or {}).get("seconds"), record)
 
 
 def took(record):
     """The time that a run took to learn, in words."""
-    spent = learning(record)
-    return NOTHING if spent is None else duration(spent) if spent else "none"
+    return "none" if learning(record) == 0 else timed(learning(record), record)
+
+
+def timed(spent, record):
+    """Seconds in words, with the number of threads if cores of the processor were left idle."""
+    if spent is None:
+        return NOTHING
+    threads, cores = (record["environment"].get(name) for name in ("threads", "cpu_count"))
+    return duration(spent) + (f", {threads} of {cores} cores" if threads and cores and threads < cores else "")
 
 
 def sample_efficiency(folder):
