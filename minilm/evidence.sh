@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every run behind this folder's tables, the cheap ones first: hours on two cores; finished cells are skipped.
-# Further flags are passed on to every cell.
+# Further flags are passed on to every cell; `--slots 2` runs two cells at once, a core each.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 sweep() { local script=$1; shift; "${PYTHON:-python}" -m common sweep "$here/minilm_$script.py" "$@"; }
@@ -21,6 +21,7 @@ sweep sentiment --max_train_samples 900 --seed "${seeds[@]}" --no_before "$@"
 sweep baseline_inference --task_type classification --baseline setfit --train_sample_fraction 0.025 \
   --seed "${seeds[@]}" "$@"
 sweep summarization --seed "${seeds[@]}" --no_before "$@"
+sweep summarization --lora_r 2 4 8 16 --dropout 0.1 0.2 0.5 --train_sample_fraction 0.25 --epochs 2 --no_before "$@"
 
 # On many
 sweep classification --train_sample_fraction "${large[@]}" --no_before "$@"
