@@ -598,24 +598,17 @@ def test_samsum_is_scored_on_all_819_dialogues():
 
 @needs_data
 def test_rows_are_those_of_every_committed_record():
-    """Records of schema 1 hold one digest over all splits; those of schema 2 one a split."""
     rows_of = {}
     for path in glob.glob(str(data.SAMPLE.parent.parent / "*" / "results" / "*.json")):
         record = json.loads(Path(path).read_text())
-        if record["schema_version"] == 1:
-            task, n, digests = record["task"], record["data"], record["data"]["sha256"]
-            n = {split: n.get(f"n_{split}") for split in ("train", "validation", "test")}
-        else:
-            task, n = record["identity"]["task"], record["data"]["n"]
-            digests = record["identity"]["data"]["sha256"]
+        task, n = record["identity"]["task"], record["data"]["n"]
         if record["data"].get("kind", "study") != "study":
             continue
         asked = (task, *n.items())
         if asked not in rows_of:
             rows_of[asked] = data.of_task(task, **{f"max_{split}_samples": number for split, number in n.items()})
         loaded = rows_of[asked]
-        rows = loaded.train + loaded.validation + loaded.test
-        assert digests == (splits.fingerprint(rows) if isinstance(digests, str) else loaded.sha256), path
+        assert record["identity"]["data"]["sha256"] == loaded.sha256, path
         assert loaded.dropped == record["data"]["dropped"], path
     assert rows_of
 
