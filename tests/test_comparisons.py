@@ -111,6 +111,8 @@ def test_sentences_say_a_runs_score_and_the_tables_verdict(home):
     assert told("score smollm2 summarization qlora epochs 9") == "not measured yet"
     assert told("compared smollm2 summarization | qlora | 100 rows | minilm, dummy").startswith("better (+10")
     assert told("compared smollm2 summarization | qlora | 7 rows | minilm, dummy") == "not compared yet"
+    add(home, scored(TRAINED, "--seed", "43", mean=40, seed=43), "smollm2")
+    assert told("compared smollm2 summarization | qlora | 100 rows | minilm, dummy").endswith("points; methods)")
     with pytest.raises(InputError, match="no model folder smollm3"):
         told("score smollm3 summarization qlora")
 

@@ -7,6 +7,7 @@ chooses the run of a folder, without looking at scores.
 import itertools
 import json
 import math
+import re
 
 from common import budget, metrics
 from common.console import InputError, duration
@@ -15,6 +16,7 @@ from common.reports.cells import NOTHING
 
 TASKS = {"classification": "20 Newsgroups, accuracy", "summarization": "SAMSum, ROUGE-1"}
 GB = 1e9
+SEEDS = re.compile(r", \d+ seeds$")  # of a name in a table of comparisons
 
 
 def models(all_folders):
@@ -151,11 +153,11 @@ def figure_of_score(all_folders, words):
 
 def figure_of_compared(all_folders, words):
     """compared FOLDER TASK | TRAINED | ROWS | OTHER: the verdict and the difference of a row of the folder's table of
-    comparisons."""
+    comparisons. TRAINED is without the number of seeds, which changes."""
     place, *names = (word.strip() for word in words.split("|"))
     name, task = place.split()
     rows = comparisons.judged(comparisons.pairs(folder_of(all_folders, name), task, all_folders))
-    found = next((row for row in rows if row[:3] == names), None)
+    found = next((row for row in rows if [SEEDS.sub("", row[0]), *row[1:3]] == names), None)
     return f"{found[5]} ({found[3]} points; {found[4]})" if found else "not compared yet"
 
 
