@@ -146,6 +146,8 @@ def test_the_effects_stand_at_their_difference_with_its_interval():
 def test_sample_efficiency_has_every_published_curve_once_and_measured_points_with_intervals(home):
     words = ("--train_sample_fraction", "0.1")
     add(home, record("distilbert/distilbert_classification.py", *words, n=(1129, 0, 300)), "distilbert")
+    fewer = record("distilbert/distilbert_classification.py", *words, "--max_test_samples", "50", n=(1129, 0, 50))
+    add(home, fewer | {"metrics": scores(99.0, 50)}, "distilbert")  # a point is of the run with the most test rows
     content = plots.sample_efficiency(folders.all_folders())
     with open(ROOT / "distilbert/published.csv", encoding="utf-8", newline="") as stream:
         lines = [line for line in csv.DictReader(stream) if (line["table"], line["column"]) == ("distilbert-1", "BERT")]

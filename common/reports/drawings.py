@@ -96,7 +96,7 @@ def decoding(content):
 
 def heat(content):
     """A panel for each number of epochs: rank by dropout, the score in each cell."""
-    figure, axes = panels(len(content), 3.6, 3.2)
+    figure, axes = panels(len(content), max(3.6, 6 / len(content)), 3.2)  # one panel has to bear the title
     for axis, (title, points) in zip(axes, content.items(), strict=True):
         ranks, dropouts = (sorted({point[i] for point in points}) for i in (0, 1))
         scores = [[None] * len(dropouts) for _ in ranks]

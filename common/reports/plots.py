@@ -184,14 +184,23 @@ def sample_efficiency(all_folders):
 def measured_curves(all_folders):
     curves = {}
     for folder in all_folders:
-        for record in runs.of_task(folder, "classification"):
-            score = (record["metrics"] or {}).get("accuracy")
-            comparable = set(join.deviations(record)) <= join.THINNED
-            if comparable and runs.fits(record) and record["status"] == "done" and score and score["ci95"]:
+        for record in learned(folder, "classification"):
+            score = record["metrics"].get("accuracy")
+            if score and score["ci95"]:
                 label = cells.plain(f"{folder.name}, {join.method(record)}: measured")
                 curve = curves.setdefault(label, {"label": label, "measured": True, "suspect": False, "points": []})
                 curve["points"].append([record["data"]["n"]["train"], score["value"], *score["ci95"]])
     return [{**curve, "points": sorted(curve["points"])} for curve in curves.values()]
+
+
+def learned(folder, task):
+    """The finished runs of a task that learn from the study's rows, or from a part of them, with their script's own
+    settings; of a method's runs on as many rows the one with the most test rows."""
+    found = {}
+    for record in runs.of_task(folder, task):
+        if record["status"] == "done" and runs.fits(record) and set(join.deviations(record)) <= join.THINNED:
+            found.setdefault((join.method(record), record["data"]["n"]["train"]), []).append(record)
+    return [join.fullest(records) for records in found.values()]
 
 
 def base_to_tuned(all_folders):
@@ -209,16 +218,13 @@ def base_to_tuned(all_folders):
 
 
 def cost_quality(all_folders):
-    """{task and metric: {label: [[seconds of learning, metric]]}} of the runs that learn from the study's rows, or from
-    a part of them, with their script's own settings."""
+    """{task and metric: {label: [[seconds of learning, metric]]}} of the runs that are `learned`."""
     panels = {}
     for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
-            for record in runs.of_task(folder, task):
-                seconds, score = runs.learning(record), (record["metrics"] or {}).get(metric)
-                if not seconds or set(join.deviations(record)) - join.THINNED or record["status"] != "done":
-                    continue
-                if score and score["value"] is not None and score["ci95"]:
+            for record in learned(folder, task):
+                seconds, score = runs.learning(record), record["metrics"].get(metric)
+                if seconds and score and score["value"] is not None and score["ci95"]:
                     curves = panels.setdefault(f"{task}: {metrics.TITLES[metric]}", {})
                     label = cells.plain(f"{folder.name}, {join.method(record)}")
                     curves.setdefault(label, []).append([seconds, score])
