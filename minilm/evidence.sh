@@ -21,6 +21,8 @@ sweep sentiment --max_train_samples 900 --seed "${seeds[@]}" --no_before "$@"
 sweep baseline_inference --task_type classification --baseline setfit --train_sample_fraction 0.025 \
   --seed "${seeds[@]}" "$@"
 sweep summarization --seed "${seeds[@]}" --no_before "$@"
+sweep summarization --train_sample_fraction 0.1 0.25 0.5 --no_before "$@"
+sweep summarization --lora_r 16 --train_sample_fraction 0.1 0.25 0.5 1.0 --no_before "$@"
 sweep summarization --lora_r 2 4 8 16 --dropout 0.1 0.2 0.5 --train_sample_fraction 0.25 --epochs 2 --no_before "$@"
 
 # On many

@@ -17,12 +17,12 @@ sweep summarization --train_sample_fraction 0.1 0.25 0.5 --seed "${seeds[@]}" --
 cheap baseline_inference --task_type summarization --baseline tfidf frozen-features \
   --train_sample_fraction 0.1 0.25 0.5 "$@"
 
-# 20 Newsgroups, 2,000 test posts: prompted, four shares, four methods at the two smallest
+# 20 Newsgroups: prompted, 500 test posts; 2,000 of them: four shares, four methods at the two smallest
 posts=(--max_test_samples 2000)
 cheap baseline_inference --task_type classification --baseline dummy "${posts[@]}" "$@"
 cheap baseline_inference --task_type classification --baseline tfidf frozen-features \
   --train_sample_fraction 0.025 0.05 0.1 0.25 "${posts[@]}" "$@"
-sweep baseline_inference --task_type classification --prompt_type zero-shot few-shot "${posts[@]}" "$@"
+sweep baseline_inference --task_type classification --prompt_type zero-shot few-shot --max_test_samples 500 "$@"
 sweep classification --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
 sweep classification --full_tune --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
 sweep classification --train_sample_fraction 0.1 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
