@@ -1,5 +1,7 @@
 """Runs of several seeds as one row, and trained models beside what was cheaper."""
 
+import math
+
 import numpy
 import pytest
 from scipy import stats
@@ -74,6 +76,9 @@ def test_the_interval_of_seeds_is_students_without_rows_and_the_rows_own_without
     assert statistics.over_seeds(exact)["ci95"] == pytest.approx([interval.low, interval.high])
     assert statistics.over_seeds([METRIC] * 3) == {"value": 41.0, "ci95": pytest.approx([36.0, 46.0]), "n": 300}
     assert statistics.over_seeds([METRIC, METRIC | {"ci95": None}])["ci95"] is None
+    far = [METRIC | {"value": value} for value in (2.0, 99.0)]
+    assert statistics.over_seeds(far)["ci95"] == [0, 100]  # shares of rows have no others
+    assert statistics.over_seeds(far, math.inf)["ci95"][1] > 100
 
 
 def test_three_seeds_make_a_claim_about_methods_and_one_about_two_models(home):

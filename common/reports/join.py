@@ -7,6 +7,7 @@ if its deviations are exactly the settings that the line names.
 import dataclasses
 import functools
 import json
+import math
 
 from common import data, files
 from common.console import InputError
@@ -133,8 +134,11 @@ def one_of(group):
         return first
     for stage in ("metrics", "metrics_before"):
         if first[stage]:
-            names = [name for name in first[stage] if all(name in (record[stage] or {}) for record in group)]
-            pooled[stage] = {name: statistics.over_seeds([record[stage][name] for record in group]) for name in names}
+            pooled[stage] = {}
+            for name in first[stage]:
+                if all(name in (record[stage] or {}) for record in group):
+                    most = math.inf if name.endswith("length") else 100.0
+                    pooled[stage][name] = statistics.over_seeds([record[stage][name] for record in group], most)
     if first["training"]:
         threads = [record["environment"].get("threads") for record in group]
         alike = [record for record, count in zip(group, threads, strict=True) if count == threads[0]]

@@ -94,9 +94,10 @@ def methods_differ(first, second, fixed=False):
     return Difference(value, value - reach, value + reach, p)
 
 
-def over_seeds(metrics):
+def over_seeds(metrics, most=100.0):
     """The metric of a method from those of runs with several seeds: their mean, with an interval for another seed and
-    other rows. Variances add as in `methods_differ`; that of the rows is taken from the runs' own intervals."""
+    other rows. Variances add as in `methods_differ`; that of the rows is taken from the runs' own intervals. The
+    interval ends at 0 and at `most`, as the metric does."""
     from scipy import stats
 
     if any(metric["value"] is None for metric in metrics):
@@ -110,7 +111,7 @@ def over_seeds(metrics):
     of_seeds = sum((each - value) ** 2 for each in values) / (count - 1) / count
     freedom = (of_rows + of_seeds) ** 2 * (count - 1) / of_seeds**2 if of_seeds else float("inf")
     reach = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * (of_rows + of_seeds) ** 0.5
-    return {"value": value, "ci95": [value - reach, value + reach], "n": n}
+    return {"value": value, "ci95": [max(0.0, value - reach), min(most, value + reach)], "n": n}
 
 
 def holm(p_values):
