@@ -10,7 +10,7 @@ from conftest import ROOT
 from common import factors, files
 from common.console import InputError
 from common.factors import causal, stored
-from common.reports import effects, speed, statistics
+from common.reports import effects, front, speed, statistics
 from common.runs import folders, records
 
 
@@ -105,6 +105,8 @@ def test_the_page_adjusts_for_the_number_of_factors(monkeypatch, tmp_path):
     assert effects.table(None).count("| better") == 1
     assert "95 % of draws" in effects.table(None)
     assert effects.content() == [["one", 2.0, 0.1, 3.9], ["ten", 2.0, 0.1, 3.9]]
+    assert front.figure("factor ten", []) == "40.0 → 42.0 (+2.0 [+0.1, +3.9])"
+    assert front.figure("factor nine", []) == "not measured yet"
 
 
 def test_rows_that_are_not_the_same_are_compared_by_welch():

@@ -11,7 +11,7 @@ import re
 
 from common import budget, metrics
 from common.console import InputError, duration
-from common.reports import cells, comparisons, join, published, runs
+from common.reports import cells, comparisons, effects, join, published, runs
 from common.reports.cells import NOTHING
 
 TASKS = {"classification": "20 Newsgroups, accuracy", "summarization": "SAMSum, ROUGE-1"}
@@ -159,6 +159,14 @@ def figure_of_compared(all_folders, words):
     rows = comparisons.judged(comparisons.pairs(folder_of(all_folders, name), task, all_folders))
     found = next((row for row in rows if [SEEDS.sub("", row[0]), *row[1:3]] == names), None)
     return f"{found[5]} ({found[3]} points; {found[4]})" if found else "not compared yet"
+
+
+def figure_of_factor(_, name):
+    """factor NAME: the scores with a study's choice and with ours, and their difference."""
+    each = effects.factors().get(name)
+    if not each:
+        return "not measured yet"
+    return f"{each['study']:.1f} → {each['here']:.1f} ({comparisons.interval(effects.judged()[name][0])})"
 
 
 def figure_of_training(all_folders, words):
