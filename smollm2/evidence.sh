@@ -23,6 +23,9 @@ cheap baseline_inference --task_type classification --baseline dummy "${posts[@]
 cheap baseline_inference --task_type classification --baseline tfidf frozen-features \
   --train_sample_fraction 0.025 0.05 0.1 0.25 "${posts[@]}" "$@"
 sweep baseline_inference --task_type classification --prompt_type zero-shot few-shot --max_test_samples 500 "$@"
+cheap baseline_inference --task_type classification --baseline dummy --max_test_samples 500 "$@"
+cheap baseline_inference --task_type classification --baseline tfidf frozen-features --train_sample_fraction 0.025 \
+  --max_test_samples 500 "$@"
 sweep classification --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
 sweep classification --full_tune --train_sample_fraction 0.025 0.05 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
 sweep classification --train_sample_fraction 0.1 --seed "${seeds[@]}" --no_before "${posts[@]}" "$@"
