@@ -8,7 +8,7 @@ from sklearn import metrics as reference
 from test_join import SUMMARIZATION, TRAINING, add, bare, inferred, record, scores
 
 from common import metrics
-from common.reports import drawings, plots
+from common.reports import drawings, plots, speed
 from common.runs import folders
 
 CURVES = {"step": [1, 2, 3, 4], "loss": [0.9, 0.7, 0.5, 0.4], "grad_norm": [3.0, 2.0, 1.5, 1.0]}
@@ -22,7 +22,8 @@ SENTIMENT = "mistral/mistral_sentiment.py"
 def home(tmp_path, monkeypatch):
     """A copy of the folders, with a training and three ways of decoding of its adapter."""
     monkeypatch.setattr(plots, "ASSETS", bare(tmp_path, monkeypatch) / "assets")
-    (tmp_path / "assets").mkdir()
+    monkeypatch.setattr(speed, "ASSETS", plots.ASSETS)  # without what this repository measured
+    plots.ASSETS.mkdir()
     add(tmp_path, record(SENTIMENT, confusion={"base": CONFUSION, "tuned": CONFUSION}, training=TRAINED))
     trained = record("mistral/mistral_instructions.py")
     for value, settings in ((30, {"num_beams": 2}), (20, {}), (25, {"temperature": 0.25})):
@@ -175,6 +176,12 @@ def test_before_and_after_and_cost_against_quality_show_declared_runs(home):
         "mistral, sentiment (accuracy), qlora, 281 rows",
     ]
     assert (tuned[0][1]["value"], tuned[0][2]["value"]) == (20.0, 41.0)
+    alone = record("smollm2/smollm2_summarization.py", "--no_before", metrics_before=None)
+    prompted = record("smollm2/smollm2_baseline_inference.py", "--task_type", "summarization", metrics=scores(12.0))
+    add(home, alone, "smollm2")
+    assert len(plots.base_to_tuned(folders.all_folders())) == 2
+    add(home, prompted, "smollm2")  # the untrained model on the same rows
+    assert [both[0]["value"] for _, *both in plots.base_to_tuned(folders.all_folders())] == [20.0, 20.0, 12.0]
     (axis,) = drawings.base_to_tuned(tuned).axes
     assert axis.get_xlabel() == "score, %"
     quality = plots.cost_quality(all_folders)

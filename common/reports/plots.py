@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import files, metrics
 from common.console import say
-from common.reports import cells, drawings, effects, join, published, runs
+from common.reports import cells, comparisons, drawings, effects, join, published, runs
 from common.runs import flags, folders
 
 ASSETS = files.ROOT / "assets"
@@ -209,12 +209,24 @@ def base_to_tuned(all_folders):
     for folder in all_folders:
         for task, (metric, *_) in runs.SHOWN.items():
             for method, record in declared(folder, task):
-                both = [(stage or {}).get(metric) or metrics.UNKNOWN for stage in runs.stages(record)]
+                both = [(stage or {}).get(metric) or metrics.UNKNOWN for stage in before_and_after(record, folder)]
                 if all(each["value"] is not None and each["ci95"] for each in both):
                     rows = f"{record['data']['n']['train']:,} rows"
                     label = f"{folder.name}, {task} ({metrics.TITLES[metric]}), {method}, {rows}"
                     lines.append([cells.plain(label), *both])
     return lines
+
+
+def before_and_after(record, folder):
+    """runs.stages of a record. A training that did not score the untrained model is shown beside the folder's run that
+    did, on the same rows: a zero-shot prompt, or a regression on the encoder's features."""
+    before, after = runs.stages(record)
+    if after and not before:
+        task, untrained = record["identity"]["task"], ("zero-shot", "frozen-features")
+        others = [each for each in runs.of_task(folder, task) if join.method(each) in untrained]
+        found = join.fullest([each for each in others if comparisons.comparable(record, each, task)])
+        before = found and found["metrics"]
+    return before, after
 
 
 def cost_quality(all_folders):
