@@ -55,7 +55,7 @@ def record(script, *words, n=(281, 10, 300), kind="study", **changes):
     the copy in `files.ROOT`; n: training, validation and test rows."""
     run = folders.experiment(files.ROOT / script).resolve(list(words))
     rows = dict(zip(("train", "validation", "test"), n, strict=True))
-    run.environment = ENVIRONMENT
+    run.environment = dict(ENVIRONMENT)
     told = SimpleNamespace(source="made for a test", kind=kind, n=rows, dropped={})
     made = run.record(told, {"training": TRAINING if run.trains else None, "estimate": None})
     before = scores(20.0, n[2]) if run.trains else None

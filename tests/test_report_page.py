@@ -1,6 +1,8 @@
 """The page to choose by in a headless browser: five questions as clicks and keys, with answers computed from the
 records; runs opened, hostile texts, narrow screens, contrast."""
 
+import re
+
 import browser
 import pytest
 from conftest import ROOT, tool
@@ -132,8 +134,8 @@ def test_question_1_newsgroups_within_12_gb_2_usd_500_labels_and_a_free_licence(
     assert ("(memory not recorded)" in window.value(ANSWER)) == unknown
     one, score, _ = best("classification", lambda one: labels(one) <= most and peak(one) <= 12e9)
     method = identity.method(one["identity"])
-    known = f"Counting only what is recorded: {one['model']}, {method}, {labels(one):,} labels reaches {words(score)}"
-    assert (known in window.value(ANSWER)) == unknown
+    known = rf"Counting only what is recorded: {one['model']}, {method}(, 3 seeds)?, {labels(one):,} labels reaches "
+    assert bool(re.search(known + re.escape(words(score)), window.value(ANSWER))) == unknown
     assert f"gb=12&usd=2&labels={most}&licence=free" in window.value("location.hash")
 
 

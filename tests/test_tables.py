@@ -241,6 +241,9 @@ def test_the_grid_of_adapters_and_the_shares_of_the_rows_have_tables(pages):
     found = rows(block(pages, "run-lora"))
     assert found["2, 0.2"]["5 epochs"] == "30.0 [25.0, 35.0], n = 300"
     assert found["4, 0.2"]["5 epochs"] == "35.0 [30.0, 40.0], n = 300"
+    add(pages, record(SUMMARIZATION, "--lora_r", "4", "--max_train_samples", "900", n=(900, 0, 300)))
+    assert rows(block(pages, "run-lora")) == found  # a run on other rows is no cell of this grid
+    assert "trained on 281 dialogues" in block(pages, "run-lora")
     folder = folder_of("smollm2")
     assert "`bash smollm2/sample_ablate.sh`" in runs.sample_efficiency(folder)
     script = "smollm2/smollm2_classification.py"

@@ -216,17 +216,19 @@ def adapters(folder):
         records = [join.fullest(by_cell.get((rank, dropout, epoch_count), [])) for epoch_count in epochs]
         row = [outcome(record, "rouge1") if record else NOTHING for record in records]
         body.append([f"{rank}, {dropout:g}", *row])
-    return "ROUGE-1 of the tuned model:\n\n" + cells.table(head, body)
+    count = next(iter(by_cell.values()))[0]["data"]["n"]["train"]
+    return f"ROUGE-1 of the tuned model, trained on {count:,} dialogues:\n\n" + cells.table(head, body)
 
 
 def grid(folder):
-    """{(rank, dropout, epochs): [records]} of run_lora.sh."""
-    by_cell = {}
+    """{(rank, dropout, epochs): [records]} of run_lora.sh, on the number of training rows that most cells have."""
+    by_rows = {}
     for record in of_task(folder, "summarization"):
         settings, differing = record["identity"]["settings"], set(join.deviations(record)) - join.THINNED
         if record["identity"]["kind"] == "training" and settings["lora_r"] and differing and differing <= set(GRID):
+            by_cell = by_rows.setdefault(record["data"]["n"]["train"], {})
             by_cell.setdefault(tuple(settings[name] for name in GRID), []).append(record)
-    return by_cell
+    return max(by_rows.values(), key=len, default={})
 
 
 def generated(folder):
