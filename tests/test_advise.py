@@ -228,9 +228,9 @@ def test_recorded_runs_are_curves_by_folder_method_and_test_rows(tmp_path, monke
         (563, ("0.05",)),
         (9, ("1.0", "--epochs", "1")),
     ):
-        made = scored(script, share, *words, mean=n / 10, metric="accuracy")
+        made = scored(script, share, *words, mean=n / 10)
         add(tmp_path, made | {"data": made["data"] | {"n": made["data"]["n"] | {"train": n}}}, "minilm")
-    other = scored(script, share, "0.1", mean=1, metric="accuracy", digest="c" * 64)
+    other = scored(script, share, "0.1", mean=1, digest="c" * 64)
     add(tmp_path, other, "minilm")
     found = heldout.recorded(folders.all_folders())
     assert [(task, name, [(p.n, len(p.scores)) for p in line]) for task, name, line in found] == [
