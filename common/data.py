@@ -195,7 +195,7 @@ def read(dataset, rows, columns, labelled, saved=None):
     """({split or file: rows}, {"name", "source", "kind"}, shares by which the rows are pooled and split anew, or None).
     The columns are renamed to the fields of a row. saved: from `saved_split`."""
     if rows.path is not None:
-        path = Path(os.path.expanduser(rows.path))
+        path = files.expanded(rows.path)
         splits, source, shares = own(path, rows, columns, labelled, saved)
         return splits, {"name": Path(os.path.abspath(path)).name or "own", "source": source, "kind": "own"}, shares
     if rows.demo:
@@ -208,20 +208,20 @@ def read(dataset, rows, columns, labelled, saved=None):
     if folder is None:
         splits, source = from_hub(dataset, columns)
     elif "shares" in dataset:
-        files = [split_file(folder, (name,), required=False) for name in ("train", "validation", "test")]
-        splits = {file.name: table(file, columns) for file in files if file}
+        found = [split_file(folder, (name,), required=False) for name in ("train", "validation", "test")]
+        splits = {file.name: table(file, columns) for file in found if file}
         source = f"{dataset['name']} from DATA_DIR ({', '.join(splits)}, split anew)"
     else:
-        files = {"train": split_file(folder, ("train", "validation")), "test": split_file(folder, ("test",))}
-        splits = {name: table(file, columns) for name, file in files.items()}
-        source = f"{dataset['name']} from DATA_DIR ({described(files)})"
+        found = {"train": split_file(folder, ("train", "validation")), "test": split_file(folder, ("test",))}
+        splits = {name: table(file, columns) for name, file in found.items()}
+        source = f"{dataset['name']} from DATA_DIR ({described(found)})"
     return splits, {"name": dataset["name"], "source": source, "kind": "study"}, dataset.get("shares")
 
 
 def of_data_dir(dataset):
     """The data set's folder below $DATA_DIR, or None."""
     base = os.environ.get("DATA_DIR")
-    folder = Path(os.path.expanduser(base), dataset["name"]) if base else None
+    folder = files.expanded(base) / dataset["name"] if base else None
     return folder if folder and os.path.isdir(folder) else None
 
 
@@ -256,13 +256,13 @@ def split_files(folder):
 
 def split_record(path):
     """The file beside an own file that keeps its split: `python -m common look` writes it."""
-    path = Path(os.path.abspath(os.path.expanduser(path)))  # "." has no name
+    path = Path(os.path.abspath(files.expanded(path)))  # "." has no name
     return path.parent / f"{path.name}.split.json"
 
 
 def saved_split(path):
     """{"validation", "test"}: digests of rows, of an own file's split; None if there is none. Raises InputError."""
-    if not path or os.path.isdir(os.path.expanduser(path)) or not os.path.isfile(split_record(path)):
+    if not path or os.path.isdir(files.expanded(path)) or not os.path.isfile(split_record(path)):
         return None
     saved = files.read_json(split_record(path))
     parts = [saved.get(part) for part in ("validation", "test")] if isinstance(saved, dict) else [None]
@@ -274,7 +274,7 @@ def saved_split(path):
 def names_of_labels(path):
     """{label in the file: its name}. path: a text file with a name a line, of label 0, 1, …, or a JSON object or array.
     Raises InputError."""
-    path = Path(os.path.expanduser(path))
+    path = files.expanded(path)
     try:
         content = path.read_text(encoding="utf-8-sig")
         lines = [line for line in content.splitlines() if line.strip()]

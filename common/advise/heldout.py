@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import data, files, machine
 from common.advise.curves import Point
-from common.advise.measured import RUNS, TOKENS
+from common.advise.measured import RUNS, TOKENS, draws
 from common.console import progress
 from common.encoders import probe
 from common.evaluation.kept import row_scores, rows_apart
@@ -108,8 +108,8 @@ def fitted(name, train, test, every):
         found[method] = []
         for share in SIZES:
             size, texts = round(share * len(train)), []
-            for seed in range(RUNS if share < 1 else 1):
-                rows = [train[i] for i in numpy.random.default_rng(seed).permutation(len(train))[:size]]
+            for indices in draws(len(train), size):
+                rows = [train[i] for i in indices]
                 predicted = predict([r["text"] for r in rows], [r["target"] for r in rows], [r["text"] for r in test])
                 texts.append(rows_apart({"right": {"rows": (predicted == truth).tolist()}})["right"])
             found[method].append([size, texts])

@@ -94,15 +94,22 @@ def by_size(rows, name, predict):
     bar = console.progress(len(sizes), name, "size")
     for size in sizes:
         runs = []
-        for seed in range(RUNS if size < n else 1):
+        for indices in draws(n, size):
             began = time.monotonic()
-            predicted = predict(numpy.random.default_rng(seed).permutation(n)[:size])
+            predicted = predict(indices)
             runs.append(100.0 * (numpy.array(predicted) == truth))
             method.seconds = time.monotonic() - began
         method.points.append(Point(size, numpy.array(runs)))
         bar.update(1)
     bar.close()
     return method
+
+
+def draws(n, size):
+    """[array of `size` indices below n], of RUNS draws; one where all n are taken."""
+    import numpy
+
+    return [numpy.random.default_rng(seed).permutation(n)[:size] for seed in range(RUNS if size < n else 1)]
 
 
 def probes(flags, minutes):
