@@ -136,18 +136,3 @@ def test_six_runs_that_differ_in_their_seed_are_calibrated(home):
     (group,) = calibration.recorded(folders.all_folders()).items()
     assert group[0] == "smollm2, summarization, qlora"
     assert group[1].shape == (6, N)
-
-
-def test_an_answer_that_is_drawn_is_not_the_same_with_every_seed(home):
-    """One drawn answer says nothing of its method; several are seeds as those of a training are."""
-    script, drawn = "smollm2/smollm2_sentiment.py", ("--prompt_type", "zero-shot", "--temperature", "1.0")
-    for seed in (42, 43):
-        for words, mean in (((), 40), (drawn, 30)):
-            add(home, scored(script, *words, "--seed", str(seed), mean=mean, seed=seed + mean), "smollm2")
-    folder = read("smollm2")
-    drawn, trained = sorted(join.seeds(folder.records), key=lambda group: join.trains(group[0]))
-    assert comparisons.compare(trained, drawn[:1], folder, "sentiment")[3] == "two models"
-    *_, claim, _, found = comparisons.compare(trained, drawn, folder, "sentiment")
-    first, second = (comparisons.scores(each, "sentiment") for each in (drawn, trained))
-    assert (claim, found) == ("methods", statistics.methods_differ(first, second))
-    assert found != statistics.methods_differ(first, second, fixed=True)

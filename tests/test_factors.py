@@ -18,8 +18,9 @@ from common.runs import folders, records
 def home(tiny_folder, tmp_path_factory):
     """A folder with one tiny trained run of each task, as a study's folder holds them."""
     home = tmp_path_factory.mktemp("home")
-    for task in ("classification", "summarization", "instructions"):
-        command = [sys.executable, str(ROOT / f"mistral/mistral_{task}.py"), "--pretrained_ckpt", str(tiny_folder)]
+    for name in ("mistral_classification", "mistral_summarization", "smollm2_instructions"):
+        model, task = name.split("_")
+        command = [sys.executable, str(ROOT / model / f"{name}.py"), "--pretrained_ckpt", str(tiny_folder)]
         command += ["--demo", "--epochs", "1", "--lora_r", "8", "--max_test_samples", "8", "--precision", "float32"]
         command += ["--max_document_tokens", "32"]
         folder = home / "experiments" / f"{task}_tiny"
@@ -33,7 +34,7 @@ def measure(home, tmp_path, monkeypatch):
     """measure(name, …) -> the figures of these factors."""
     monkeypatch.setattr(causal, "HOME", home)
     monkeypatch.setattr(causal.precision, "chosen", lambda *_: ("float32", "for a test"))
-    causal.newest.cache_clear()
+    causal.plain.cache_clear()
     causal.as_here.cache_clear()
 
     def measured(*names, rows=8):
@@ -46,6 +47,7 @@ def measure(home, tmp_path, monkeypatch):
 
 def test_our_side_of_every_factor_is_what_the_script_recorded(measure, home):
     names = ["four-bit-type", "cut-on-the-right", "loss-on-everything", "sampled", "no-end", "training-rows"]
+    names.append("nearly-greedy")
     found = measure(*names)
     assert set(found) == set(names)
     recorded = {
@@ -83,7 +85,7 @@ def test_an_echo_is_scored_with_its_prompt(measure, home):
 
 def test_what_is_missing_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setattr(causal, "HOME", tmp_path)
-    causal.newest.cache_clear()
+    causal.plain.cache_clear()
     causal.as_here.cache_clear()
     with pytest.raises(InputError, match="trains one"):
         factors.main(["sampled", "--output", str(tmp_path / "out.json")])

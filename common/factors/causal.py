@@ -19,8 +19,8 @@ from common import (
     training,
 )
 from common.console import InputError
-from common.reports import statistics
-from common.runs import records
+from common.reports import join, statistics
+from common.runs import folders, identity, records
 from common.settings import Execution, Settings
 
 HOME = files.ROOT / "smollm2"
@@ -29,7 +29,7 @@ BATCH = 16
 
 @dataclasses.dataclass
 class Trained:
-    """The newest finished training of a task, ready to be scored."""
+    """A finished training of a task, ready to be scored."""
 
     folder: Path
     checkpoint: object
@@ -43,13 +43,17 @@ class Trained:
 
 
 @functools.cache
-def newest(task, n):
-    """The Trained of a task, with `n` test rows. Raises InputError without one."""
-    paths = sorted(HOME.glob(f"experiments/{task}_*/run.json"), key=lambda path: path.stat().st_mtime)
-    paths = [path for path in paths if records.weights_of(path.parent)]
-    if not paths:
+def plain(task, n):
+    """The Trained of a task by the method that its script has by default, with `n` test rows: that of the largest share
+    of the training rows, the newest among several. Raises InputError without one."""
+    usual = join.usual_method(folders.read(files.ROOT / "smollm2"), task)
+    paths = [path for path in HOME.glob(f"experiments/{task}_*/run.json") if records.weights_of(path.parent)]
+    trained = [(path, records.run_of(path.parent)) for path in paths]
+    trained = [each for each in trained if identity.method(each[1]["identity"]) == usual]
+    if not trained:
         raise InputError(f"no finished {task} in {HOME.name}/experiments: bash {HOME.name}/evidence.sh trains one")
-    run_json = records.run_of(paths[-1].parent)
+    share = lambda run_json: run_json["identity"]["settings"]["train_sample_fraction"]  # noqa: E731
+    path, run_json = max(trained, key=lambda each: (share(each[1]), each[0].stat().st_mtime))
     fields = run_json["identity"]
     settings, checkpoint = Settings().replaced(fields["settings"]), checkpoints.find(fields["checkpoint"])
     thinned = {name: getattr(settings, name) for name in ("train_sample_fraction", "max_train_samples")}
@@ -58,7 +62,7 @@ def newest(task, n):
     encoder = encoding.prompter(qlora.tokenizer(checkpoint), template, fields["format"], settings, rows.labels)
     used, _ = precision.chosen("auto", "bfloat16")
     execution = Execution(folder=Path("nowhere"), precision=used, inference_batch_size=BATCH)
-    return Trained(paths[-1].parent, checkpoint, settings, encoder, rows, execution)
+    return Trained(path.parent, checkpoint, settings, encoder, rows, execution)
 
 
 def collected(prompts):
@@ -82,8 +86,8 @@ def right(model, encoder, prompts, rows):
 
 @functools.cache
 def as_here(task, n):
-    """Scores of `n` test rows by the newest trained model of a task, as its script scores them."""
-    trained = newest(task, n)
+    """Scores of `n` test rows by the plain trained model of a task, as its script scores them."""
+    trained = plain(task, n)
     prompts, model = encoding.prompts(trained.encoder, trained.rows.test), trained.model()
     if task == "classification":
         return right(model, trained.encoder, prompts, trained.rows.test)
@@ -106,18 +110,18 @@ def figures(metric, study, here, paired=True):
 
 
 def posts(args):
-    trained = newest("classification", args.rows)
+    trained = plain("classification", args.rows)
     return trained, encoding.prompts(trained.encoder, trained.rows.test)
 
 
 def dialogues(args):
-    trained = newest("summarization", args.dialogues)
+    trained = plain("summarization", args.dialogues)
     return trained, encoding.prompts(trained.encoder, trained.rows.test)
 
 
 def training_rows(args):
     """Scored on training rows, against test rows."""
-    trained = newest("classification", args.rows)
+    trained = plain("classification", args.rows)
     seen = trained.rows.train[: args.rows]
     study = right(trained.model(), trained.encoder, encoding.prompts(trained.encoder, seen, "train"), seen)
     return figures("accuracy", study, as_here("classification", args.rows), paired=False)
@@ -183,10 +187,19 @@ def answer_tokens(args):
     return figures("ROUGE-1, untrained", study, here)
 
 
+def nearly_greedy(args):
+    """Answers sampled at temperature 0.001, against greedy ones."""
+    return at_temperature(0.001, args)
+
+
 def sampled(args):
     """Answers sampled at temperature 1, against greedy ones."""
+    return at_temperature(1.0, args)
+
+
+def at_temperature(temperature, args):
     trained, prompts = dialogues(args)
-    options = {"decoding": generation.GREEDY | {"temperature": 1.0}, "seed": trained.settings.seed}
+    options = {"decoding": generation.GREEDY | {"temperature": temperature}, "seed": trained.settings.seed}
     rows, tokens = trained.rows.test, trained.settings.max_new_tokens
     study = rouge1(trained.model(), trained.encoder, prompts, rows, tokens, **options)
     return figures("ROUGE-1", study, as_here("summarization", args.dialogues))
@@ -211,6 +224,7 @@ FACTORS = {
     "cut-on-the-right": cut_on_the_right,
     "loss-on-everything": all_of_it,
     "answer-tokens": answer_tokens,
+    "nearly-greedy": nearly_greedy,
     "sampled": sampled,
     "no-end": without_end,
 }

@@ -7,7 +7,7 @@ from common import metrics
 from common.evaluation.kept import row_scores
 from common.reports import cells, join, runs, statistics
 
-FIXED = ("dummy", "tfidf", "frozen-features", "zero-shot")  # unless sampled, they answer the same with every seed
+FIXED = ("dummy", "tfidf", "frozen-features", "zero-shot")  # what they are scored by does not depend on a seed
 CHEAP = {  # task -> baselines that trainings are compared with
     "classification": ("tfidf", "frozen-features", "setfit"),
     "sentiment": ("tfidf", "frozen-features"),
@@ -110,7 +110,7 @@ def compare(group, other, folder, task):
     import numpy
 
     first, second = (scores(each, task) for each in (other, group))
-    is_fixed = join.method(other[0]) in FIXED and not other[0]["identity"]["settings"].get("temperature")
+    is_fixed = join.method(other[0]) in FIXED
     if len(second) > 1 and (is_fixed or len(first) > 1):
         difference, kind = statistics.methods_differ(first, second, is_fixed), "methods"
     else:
