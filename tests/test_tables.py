@@ -227,7 +227,7 @@ def test_runs_show_before_and_after_with_rows_and_reasons(pages):
     on_one = record(SUMMARIZATION, "--lora_r", "8")
     on_one["environment"] |= {"threads": 1, "cpu_count": 2}
     add(pages, on_one)
-    assert rows(block(pages, "runs"))["qlora, lora_r 8"]["learning"] == "10 min, 1 of 2 cores"
+    assert rows(block(pages, "runs"))["qlora, lora_r 8"]["learning"] == "10 min on 1 core"
     assert "qlora, lora_r 4: OOM, memory &#124; does &#60;b&#62;not&#60;/b&#62; hold" in text
     assert "python mistral/mistral_summarization.py --lora_r 2" in text
 

@@ -31,17 +31,24 @@ def figure(metric, n=False):
 
 def table(head, body):
     """A Markdown table without the columns that hold dashes only; columns that do not fit a screen go into further
-    tables with the same first column. head: titles of the columns; body: rows of cells, as text."""
+    tables with the same first column, where names that are not unique get the cell of the second column appended. head:
+    titles of the columns; body: rows of cells, as text."""
     shown = [i for i in range(len(head)) if i == 0 or any(row[i] != NOTHING for row in body)]
     columns = [[head[i], *(row[i] for row in body)] for i in shown]
     if len(columns) < 2:
         return ""
-    tables = [[columns[0]]]
+    names, tables = told_apart(*columns[:2]), [[columns[0]]]
     for column in columns[1:]:
         if len(tables[-1]) > 1 and not fits([*tables[-1], column]):
-            tables.append([columns[0]])
+            tables.append([names])
         tables[-1].append(column)
     return "\n".join(aligned(columns_of_table) for columns_of_table in tables)
+
+
+def told_apart(names, others):
+    """`names`; those that are not unique get the text of the same place in `others` appended."""
+    both = zip(names, others, strict=True)
+    return [f"{name} ({other})" if names.count(name) > 1 else name for name, other in both]
 
 
 def fits(columns):

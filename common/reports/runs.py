@@ -43,20 +43,16 @@ def scores(folder, task, all_folders=()):
     if not records:
         return lacking(folder, task)
     records += baselines(records, folder, task, all_folders)
-    first, *others = SHOWN[task]
-    title = metrics.TITLES[first]
-    body, other_scores, reasons = [], [], []
+    first, *others = (metrics.TITLES[name] for name in SHOWN[task])
+    body, reasons = [], []
     for name_here, record in named(records, join.THINNED):
         label = name_here if home(record) == folder.name else f"{home(record)}: {name_here}"
         shown = [arrow([cells.figure((stage or {}).get(name)) for stage in stages(record)]) for name in SHOWN[task]]
         if record["status"] != "done":
             reasons.append(f"{label}: {record['status']}, {cells.markdown(record['reason'])}  ")
             shown[0] = record["status"]
-        body.append([label, rows(record), shown[0], took(record)])
-        other_scores.append([label, *shown[1:]])
-    tables = cells.table(["run", ROWS, f"{title}, base → tuned", "learning"], body)
-    tables += "\n" + cells.table(["run", *(metrics.TITLES[name] for name in others)], told_apart(other_scores, body))
-    return "\n".join([tables, *reasons])
+        body.append([label, rows(record), shown[0], took(record), *shown[1:]])
+    return "\n".join([cells.table(["run", ROWS, f"{first}, base → tuned", "learning", *others], body), *reasons])
 
 
 def baselines(records, folder, task, all_folders):
@@ -74,15 +70,6 @@ def baselines(records, folder, task, all_folders):
 
 def home(record):
     return record["script"].split("/")[0]
-
-
-def told_apart(rows, others):
-    """`rows`; names that are not unique get the second cell of the same row in `others` appended."""
-    names = [row[0] for row in rows]
-    return [
-        [f"{name} ({other[1]})" if names.count(name) > 1 else name, *row]
-        for (name, *row), other in zip(rows, others, strict=True)
-    ]
 
 
 ROWS = "rows: train / test"
@@ -121,11 +108,12 @@ def took(record):
 
 
 def timed(spent, record):
-    """Seconds in words, with the number of threads if cores of the processor were left idle."""
+    """Seconds in words, with the number of cores that were used if others were left idle."""
     if spent is None:
         return NOTHING
     threads, cores = (record["environment"].get(name) for name in ("threads", "cpu_count"))
-    return duration(spent) + (f", {threads} of {cores} cores" if threads and cores and threads < cores else "")
+    idle = threads and cores and threads < cores
+    return duration(spent) + (f" on {threads} core{'s' * (threads > 1)}" if idle else "")
 
 
 def sample_efficiency(folder):
