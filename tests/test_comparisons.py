@@ -134,5 +134,5 @@ def test_six_runs_that_differ_in_their_seed_are_calibrated(home):
         add(home, scored(TRAINED, "--seed", str(seed), mean=40, seed=seed), "smollm2")
     add(home, scored(TRAINED, "--neftune", "5", mean=40), "smollm2")
     (group,) = calibration.recorded(folders.all_folders()).items()
-    assert group[0] == "smollm2, summarization, qlora"
+    assert group[0] == "smollm2, summarization, qlora, 100 rows"
     assert group[1].shape == (6, N)

@@ -73,7 +73,8 @@ def recorded(all_folders):
         for group in join.seeds([record for record in join.own(folder) if record.get("row_scores")]):
             if len(group) >= 2 * SEEDS:
                 task = group[0]["identity"]["task"]
-                name = f"{folder.name}, {task}, {join.labels(group[:1], {'seed'})[0]}"
+                label, n = join.labels(group[:1], join.THINNED | {"seed"})[0], group[0]["data"]["n"]["train"]
+                name = f"{folder.name}, {task}, {label}, {n:,} rows"
                 found[name] = comparisons.scores(group, task)
     return found
 
