@@ -21,9 +21,9 @@ def table(folder, task, all_folders):
     compared = pairs(folder, task, all_folders)
     if not compared:
         return "Nothing to compare yet: no two runs here scored the same test rows.\n"
-    body = judged(compared)
+    body = [[name, rows.removesuffix(" rows"), *rest] for name, rows, *rest in judged(compared)]
     metric = metrics.TITLES[runs.SHOWN[task][0]]
-    head = ["trained", "on", "compared with", f"{metric}, points", "claim about", "it is"]
+    head = ["trained", "rows", "compared with", f"{metric}, points", "claim about", "it is"]
     n = max(len(rows) for *_, rows, _ in compared)
     deviation = middle.median(float(rows.std(ddof=1)) for *_, rows, _ in compared if len(rows) == n)
     least = statistics.smallest(deviation, n)
