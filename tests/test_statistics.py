@@ -36,6 +36,16 @@ def test_other_scores_are_compared_by_swapping_the_two_of_a_row():
     assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
 
 
+def test_scores_of_rows_are_swapped_as_in_scipys_permutation_test():
+    rng = numpy.random.default_rng(2)
+    for gain in (0.0, 0.7, 1.5):
+        first = rng.normal(40, 20, size=300)
+        second = first + rng.normal(gain, 12, size=300)
+        options = {"permutation_type": "samples", "n_resamples": 20_000, "rng": rng, "batch": 1000}
+        reference = stats.permutation_test((second - first,), numpy.mean, **options).pvalue
+        assert statistics.models_differ(first, second).p == pytest.approx(reference, abs=0.02)
+
+
 def test_equal_runs_do_not_differ():
     same = statistics.models_differ([0.0, 100.0], [0.0, 100.0])
     assert (same.value, same.p, statistics.word(same)) == (0.0, 1.0, "no difference seen")

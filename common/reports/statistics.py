@@ -46,8 +46,11 @@ def models_differ(first, second):
         gains, losses = int((differences > 0).sum()), int((differences < 0).sum())
         p = stats.binomtest(gains, gains + losses).pvalue
     else:
-        options = {"permutation_type": "samples", "n_resamples": RESAMPLES, "rng": numpy.random.default_rng(0)}
-        p = stats.permutation_test((differences,), numpy.mean, **options, batch=max(1, 4_000_000 // n)).pvalue
+        rng = numpy.random.default_rng(0)
+        # scipy's permutation_test says the same and takes ten times as long
+        swapped = lambda size: differences * (2.0 * rng.integers(2, size=size, dtype=numpy.int8) - 1)  # noqa: E731
+        options = {"n_resamples": RESAMPLES, "batch": max(1, 4_000_000 // n)}
+        p = stats.monte_carlo_test(differences, swapped, numpy.mean, **options).pvalue
     return Difference(value, value - reach, value + reach, float(p))
 
 
