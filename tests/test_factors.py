@@ -1,6 +1,7 @@
 """What moved the numbers: each factor scores the same rows twice, ours as the scripts do."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -91,6 +92,9 @@ def test_what_is_missing_is_one_clear_line(tmp_path, monkeypatch):
         factors.main(["sampled", "--output", str(tmp_path / "out.json")])
     with pytest.raises(InputError, match="no factor smapled; there are: training-rows"):
         factors.main(["smapled"])
+    os.mkfifo(tmp_path / "pipe")  # a rename would put a file in its place
+    with pytest.raises(InputError, match=r"cannot write .*pipe: it is no file"):
+        factors.main(["random-head", "--output", str(tmp_path / "pipe")])
     monkeypatch.setattr(folders, "read", lambda _: type("Folder", (), {"records": [], "checkpoints": []}))
     with pytest.raises(InputError, match="makes it"):
         stored.free_text(None)

@@ -4,7 +4,7 @@
     python -m common factors sampled …  # these ones, again
 
 Each factor scores the same rows twice, with the study's choice and with ours, and tests the difference row by row. The
-trained models are plain ones of smollm2/ (`bash smollm2/evidence.sh` trains them). Figures go to
+trained models are plain ones of smollm2/ (`bash smollm2/evidence.sh` trains those that have no record). Figures go to
 assets/factors.json; README.md of this package shows them.
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import tempfile
 from pathlib import Path
 
@@ -44,16 +45,17 @@ class Trained:
 
 @functools.cache
 def plain(task, n):
-    """The Trained of a task by the method that its script has by default, with `n` test rows: that of the largest share
-    of the training rows, the newest among several. Raises InputError without one."""
+    """The Trained of a task by the method that its script has by default, with `n` test rows: that on the most training
+    rows, the newest among several. Raises InputError without one."""
     usual = join.usual_method(folders.read(files.ROOT / "smollm2"), task)
     paths = [path for path in HOME.glob(f"experiments/{task}_*/run.json") if records.weights_of(path.parent)]
     trained = [(path, records.run_of(path.parent)) for path in paths]
     trained = [each for each in trained if identity.method(each[1]["identity"]) == usual]
     if not trained:
-        raise InputError(f"no finished {task} in {HOME.name}/experiments: bash {HOME.name}/evidence.sh trains one")
-    share = lambda run_json: run_json["identity"]["settings"]["train_sample_fraction"]  # noqa: E731
-    path, run_json = max(trained, key=lambda each: (share(each[1]), each[0].stat().st_mtime))
+        script = f"{HOME.name}/{HOME.name}_{task}.py"
+        raise InputError(f"no finished {task} in {HOME.name}/experiments: python {script} --no_before trains one")
+    most = lambda own: (own["train_sample_fraction"], own["max_train_samples"] or math.inf)  # noqa: E731
+    path, run_json = max(trained, key=lambda each: (most(each[1]["identity"]["settings"]), each[0].stat().st_mtime))
     fields = run_json["identity"]
     settings, checkpoint = Settings().replaced(fields["settings"]), checkpoints.find(fields["checkpoint"])
     thinned = {name: getattr(settings, name) for name in ("train_sample_fraction", "max_train_samples")}

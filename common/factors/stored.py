@@ -25,7 +25,8 @@ def records_of(task, method, metric, stage):
     matching = [each for each in matching if metric in ((each.get("row_scores") or {}).get(stage) or {})]
     if not matching:
         raise InputError(f"no record of {method} on {task} with rows: bash {causal.HOME.name}/evidence.sh makes it")
-    return next(group for group in join.seeds(matching) if join.fullest(matching) in group)
+    shown = join.fullest(matching)
+    return next(group for group in join.seeds(matching) if shown in group)
 
 
 def free_text(args):

@@ -133,5 +133,6 @@ def check_places(*paths):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror}") from None
-        if Path(path).is_dir() or not os.access(folder, os.W_OK):
-            raise InputError(f"cannot write {path}: it is a folder, or its folder may not be written")
+        is_other = Path(path).exists() and not Path(path).is_file()  # a device would be replaced by a file
+        if is_other or not os.access(folder, os.W_OK):
+            raise InputError(f"cannot write {path}: it is no file, or its folder may not be written")
